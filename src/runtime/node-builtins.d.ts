@@ -1,0 +1,483 @@
+/**
+ * The Node built-ins that memwall uses, and no more: this file stands in for @types/node, so that the project has no further package.
+ * Signatures follow the Node 20 documentation (https://nodejs.org/docs/latest-v20.x/api/) and leave out what nobody here calls.
+ * Only src/runtime/node-*.ts, run.ts, test/ and fixtures/ may import these modules. Widen an entry when you need more of it.
+ *
+ * `setTimeout` comes from lib DOM and returns a number; `process` and `setImmediate` are the only Node globals declared.
+ */
+
+/** What Node adds to Error for a failed system call. */
+interface NodeSystemError extends Error {
+  code?: string;
+  errno?: number;
+  syscall?: string;
+  path?: string;
+}
+
+declare module "node:events" {
+  interface EventEmitter {
+    on(event: string, listener: (...args: never[]) => void): this;
+    once(event: string, listener: (...args: never[]) => void): this;
+    off(event: string, listener: (...args: never[]) => void): this;
+    removeAllListeners(event?: string): this;
+  }
+  export function once(emitter: EventEmitter, event: string, options?: { signal?: AbortSignal }): Promise<unknown[]>;
+}
+
+declare module "node:stream" {
+  import type { EventEmitter } from "node:events";
+
+  /** Yields strings after setEncoding, bytes before. */
+  interface Readable extends EventEmitter, AsyncIterable<string | Uint8Array> {
+    readonly destroyed: boolean;
+    readonly readableEnded: boolean;
+    setEncoding(encoding: "utf8"): this;
+    pause(): this;
+    resume(): this;
+    unref?(): void;
+    destroy(error?: Error): this;
+  }
+
+  interface Writable extends EventEmitter {
+    readonly destroyed: boolean;
+    readonly writable: boolean;
+    readonly writableEnded: boolean;
+    readonly writableLength: number;
+    /** False when the buffer is full: wait for "drain". */
+    write(chunk: string | Uint8Array, done?: (error?: Error | null) => void): boolean;
+    end(chunk?: string | Uint8Array, done?: () => void): this;
+    destroy(error?: Error): this;
+  }
+}
+
+declare module "node:fs" {
+  interface Stats {
+    readonly size: number;
+    readonly mtimeMs: number;
+    isFile(): boolean;
+    isDirectory(): boolean;
+  }
+
+  interface Dirent {
+    readonly name: string;
+    isFile(): boolean;
+    isDirectory(): boolean;
+  }
+
+  type PathLike = string | URL;
+  type Bytes = Uint8Array | Int8Array | Float32Array | DataView;
+
+  export function openSync(path: PathLike, flags?: string, mode?: number): number;
+  /** @returns bytes read; 0 at the end of the file. A null position reads on from the file's own. */
+  export function readSync(fd: number, target: Bytes, offset?: number, length?: number, position?: number | bigint | null): number;
+  export function writeSync(fd: number, source: Bytes, offset?: number, length?: number, position?: number | null): number;
+  export function writeSync(fd: number, text: string): number;
+  export function closeSync(fd: number): void;
+  export function fsyncSync(fd: number): void;
+  export function fstatSync(fd: number): Stats;
+  export function statSync(path: PathLike): Stats;
+  export function statSync(path: PathLike, options: { throwIfNoEntry: false }): Stats | undefined;
+  export function existsSync(path: PathLike): boolean;
+  export function readFileSync(path: PathLike | number): Uint8Array;
+  export function readFileSync(path: PathLike | number, encoding: "utf8"): string;
+  export function writeFileSync(path: PathLike, data: string | Uint8Array, options?: { mode?: number; flag?: string }): void;
+  export function appendFileSync(path: PathLike, data: string | Uint8Array): void;
+  export function mkdtempSync(prefix: string): string;
+  export function mkdirSync(path: PathLike, options?: { recursive?: boolean; mode?: number }): string | undefined;
+  export function readdirSync(path: PathLike, options?: { recursive?: boolean }): string[];
+  export function readdirSync(path: PathLike, options: { withFileTypes: true; recursive?: boolean }): Dirent[];
+  export function rmSync(path: PathLike, options?: { recursive?: boolean; force?: boolean }): void;
+  export function renameSync(from: PathLike, to: PathLike): void;
+  export function unlinkSync(path: PathLike): void;
+  export function copyFileSync(from: PathLike, to: PathLike): void;
+  export function chmodSync(path: PathLike, mode: number): void;
+  export function realpathSync(path: PathLike): string;
+}
+
+declare module "node:path" {
+  export const sep: string;
+  export function join(...parts: string[]): string;
+  export function resolve(...parts: string[]): string;
+  export function relative(from: string, to: string): string;
+  export function normalize(path: string): string;
+  export function dirname(path: string): string;
+  export function basename(path: string, suffix?: string): string;
+  export function extname(path: string): string;
+  export function isAbsolute(path: string): boolean;
+}
+
+declare module "node:os" {
+  interface CpuInfo {
+    model: string;
+    speed: number;
+  }
+  export const EOL: string;
+  export function tmpdir(): string;
+  export function homedir(): string;
+  export function hostname(): string;
+  export function availableParallelism(): number;
+  export function cpus(): CpuInfo[];
+  /** Bytes. */
+  export function totalmem(): number;
+  /** Bytes. */
+  export function freemem(): number;
+  export function loadavg(): number[];
+  export function platform(): string;
+  export function release(): string;
+  export function arch(): string;
+}
+
+declare module "node:util" {
+  interface ParseArgsOption {
+    type: "string" | "boolean";
+    short?: string;
+    multiple?: boolean;
+    default?: string | boolean | string[] | boolean[];
+  }
+
+  type ParsedValue<O extends ParseArgsOption> = O["multiple"] extends true
+    ? (O["type"] extends "string" ? string : boolean)[]
+    : O["type"] extends "string"
+      ? string
+      : boolean;
+
+  interface ParseArgsConfig<T extends Record<string, ParseArgsOption>> {
+    args?: readonly string[];
+    options?: T;
+    strict?: boolean;
+    allowPositionals?: boolean;
+    allowNegative?: boolean;
+  }
+
+  /** @throws TypeError for an unknown option or a value of the wrong kind (when strict, the default). */
+  export function parseArgs<const T extends Record<string, ParseArgsOption>>(
+    config?: ParseArgsConfig<T>,
+  ): { values: { [K in keyof T]?: ParsedValue<T[K]> }; positionals: string[] };
+
+  interface InspectOptions {
+    depth?: number | null;
+    colors?: boolean;
+    compact?: boolean | number;
+    breakLength?: number;
+    maxArrayLength?: number | null;
+  }
+
+  export const inspect: {
+    (value: unknown, options?: InspectOptions): string;
+    readonly custom: unique symbol;
+  };
+  export function isDeepStrictEqual(a: unknown, b: unknown): boolean;
+  export function stripVTControlCharacters(text: string): string;
+}
+
+declare module "node:url" {
+  export function fileURLToPath(url: string | URL): string;
+  export function pathToFileURL(path: string): URL;
+}
+
+declare module "node:process" {
+  import type { EventEmitter } from "node:events";
+  import type { Readable, Writable } from "node:stream";
+
+  interface TerminalOut extends Writable {
+    readonly fd: number;
+    readonly isTTY?: boolean;
+    /** Undefined when the stream is not a terminal. */
+    readonly columns?: number;
+    readonly rows?: number;
+    hasColors?(count?: number): boolean;
+  }
+
+  interface TerminalIn extends Readable {
+    readonly fd: number;
+    readonly isTTY?: boolean;
+    setRawMode?(on: boolean): this;
+  }
+
+  /** All in bytes. */
+  interface MemoryUsage {
+    rss: number;
+    heapTotal: number;
+    heapUsed: number;
+    external: number;
+    arrayBuffers: number;
+  }
+
+  interface Process extends EventEmitter {
+    readonly argv: string[];
+    readonly execArgv: string[];
+    readonly execPath: string;
+    readonly env: Record<string, string | undefined>;
+    exitCode: number | undefined;
+    readonly stdin: TerminalIn;
+    readonly stdout: TerminalOut;
+    readonly stderr: TerminalOut;
+    /** For instance "v20.11.0". */
+    readonly version: string;
+    readonly versions: Record<string, string | undefined>;
+    readonly platform: string;
+    readonly arch: string;
+    readonly pid: number;
+    exit(code?: number): never;
+    cwd(): string;
+    kill(pid: number, signal?: string | number): boolean;
+    uptime(): number;
+    getuid?(): number;
+    hrtime: { bigint(): bigint };
+    memoryUsage: { (): MemoryUsage; rss(): number };
+    cpuUsage(previous?: { user: number; system: number }): { user: number; system: number };
+    emitWarning(warning: string | Error): void;
+    nextTick(callback: () => void): void;
+  }
+
+  const process: Process;
+  export default process;
+}
+
+declare module "node:worker_threads" {
+  import type { EventEmitter } from "node:events";
+  import type { Readable } from "node:stream";
+
+  interface WorkerOptions {
+    /** True: the first argument is source text, run as CommonJS. */
+    eval?: boolean;
+    workerData?: unknown;
+    execArgv?: readonly string[];
+    argv?: readonly unknown[];
+    env?: Record<string, string | undefined>;
+    name?: string;
+    stdin?: boolean;
+    stdout?: boolean;
+    stderr?: boolean;
+    resourceLimits?: { maxOldGenerationSizeMb?: number; stackSizeMb?: number };
+    transferList?: readonly Transferable[];
+  }
+
+  interface Worker extends EventEmitter {
+    readonly threadId: number;
+    readonly stdout: Readable;
+    readonly stderr: Readable;
+    on(event: "message", listener: (value: unknown) => void): this;
+    on(event: "error" | "messageerror", listener: (error: Error) => void): this;
+    on(event: "exit", listener: (code: number) => void): this;
+    on(event: "online", listener: () => void): this;
+    once(event: "message", listener: (value: unknown) => void): this;
+    once(event: "error" | "messageerror", listener: (error: Error) => void): this;
+    once(event: "exit", listener: (code: number) => void): this;
+    once(event: "online", listener: () => void): this;
+    postMessage(value: unknown, transfer?: readonly Transferable[]): void;
+    terminate(): Promise<number>;
+    /** Lets the process end while this worker still runs. */
+    unref(): void;
+    ref(): void;
+  }
+  export const Worker: { new (file: string | URL, options?: WorkerOptions): Worker };
+
+  interface ParentPort extends EventEmitter {
+    on(event: "message", listener: (value: unknown) => void): this;
+    once(event: "message", listener: (value: unknown) => void): this;
+    postMessage(value: unknown, transfer?: readonly Transferable[]): void;
+    close(): void;
+    unref(): void;
+    ref(): void;
+  }
+  /** Null on the main thread. */
+  export const parentPort: ParentPort | null;
+  export const workerData: unknown;
+  export const isMainThread: boolean;
+  export const threadId: number;
+}
+
+declare module "node:child_process" {
+  import type { EventEmitter } from "node:events";
+  import type { Readable, Writable } from "node:stream";
+
+  type Stdio = "pipe" | "ignore" | "inherit" | "ipc";
+
+  interface ProcessOptions {
+    cwd?: string | URL;
+    env?: Record<string, string | undefined>;
+    stdio?: Stdio | readonly (Stdio | number)[];
+    detached?: boolean;
+    /** Milliseconds. */
+    timeout?: number;
+    killSignal?: string;
+    shell?: boolean;
+    signal?: AbortSignal;
+  }
+
+  interface SyncOptions extends ProcessOptions {
+    input?: string | Uint8Array;
+    maxBuffer?: number;
+  }
+
+  interface ChildProcess extends EventEmitter {
+    readonly pid?: number;
+    readonly exitCode: number | null;
+    readonly signalCode: string | null;
+    readonly killed: boolean;
+    readonly connected: boolean;
+    /** Null only where stdio is not "pipe". */
+    readonly stdin: Writable;
+    readonly stdout: Readable;
+    readonly stderr: Readable;
+    on(event: "exit" | "close", listener: (code: number | null, signal: string | null) => void): this;
+    on(event: "error", listener: (error: NodeSystemError) => void): this;
+    on(event: "message", listener: (value: unknown) => void): this;
+    once(event: "exit" | "close", listener: (code: number | null, signal: string | null) => void): this;
+    once(event: "error", listener: (error: NodeSystemError) => void): this;
+    once(event: "message", listener: (value: unknown) => void): this;
+    kill(signal?: string | number): boolean;
+    send(value: unknown): boolean;
+    disconnect(): void;
+    unref(): void;
+  }
+
+  interface SyncResult<T> {
+    readonly pid: number;
+    readonly status: number | null;
+    readonly signal: string | null;
+    readonly stdout: T;
+    readonly stderr: T;
+    readonly error?: NodeSystemError;
+  }
+
+  export function spawn(command: string, args?: readonly string[], options?: ProcessOptions): ChildProcess;
+  export function fork(module: string | URL, args?: readonly string[], options?: ProcessOptions & { execArgv?: readonly string[] }): ChildProcess;
+  export function spawnSync(command: string, args: readonly string[], options: SyncOptions & { encoding: "utf8" }): SyncResult<string>;
+  export function spawnSync(command: string, args?: readonly string[], options?: SyncOptions): SyncResult<Uint8Array>;
+  export function execFileSync(file: string, args: readonly string[], options: SyncOptions & { encoding: "utf8" }): string;
+  export function execFileSync(file: string, args?: readonly string[], options?: SyncOptions): Uint8Array;
+}
+
+declare module "node:http" {
+  import type { EventEmitter } from "node:events";
+  import type { Readable, Writable } from "node:stream";
+
+  type Headers = Record<string, string | string[] | undefined>;
+
+  interface Socket extends EventEmitter {
+    readonly remoteAddress?: string;
+    setNoDelay(on?: boolean): this;
+    setTimeout(milliseconds: number): this;
+    destroy(): this;
+  }
+
+  interface IncomingMessage extends Readable {
+    readonly method?: string;
+    readonly url?: string;
+    readonly headers: Headers;
+    readonly statusCode?: number;
+    readonly complete: boolean;
+    readonly socket: Socket;
+  }
+
+  interface ServerResponse extends Writable {
+    statusCode: number;
+    readonly headersSent: boolean;
+    readonly writableFinished: boolean;
+    readonly socket: Socket | null;
+    setHeader(name: string, value: string | number | readonly string[]): this;
+    writeHead(status: number, headers?: Record<string, string | number>): this;
+    flushHeaders(): void;
+  }
+
+  interface Server extends EventEmitter {
+    readonly listening: boolean;
+    /** Milliseconds; 0 is none. */
+    requestTimeout: number;
+    headersTimeout: number;
+    keepAliveTimeout: number;
+    maxConnections: number;
+    listen(port: number, host?: string, done?: () => void): this;
+    address(): { address: string; family: string; port: number } | string | null;
+    close(done?: (error?: Error) => void): this;
+    closeAllConnections(): void;
+    closeIdleConnections(): void;
+    on(event: "request", listener: (request: IncomingMessage, response: ServerResponse) => void): this;
+    on(event: "error", listener: (error: NodeSystemError) => void): this;
+    on(event: "clientError", listener: (error: NodeSystemError, socket: Socket & Writable) => void): this;
+    on(event: "close" | "listening", listener: () => void): this;
+    once(event: "error", listener: (error: NodeSystemError) => void): this;
+    once(event: "close" | "listening", listener: () => void): this;
+    unref(): this;
+  }
+
+  interface RequestOptions {
+    host?: string;
+    port?: number;
+    path?: string;
+    method?: string;
+    headers?: Record<string, string | number>;
+    signal?: AbortSignal;
+    agent?: false;
+  }
+
+  export function createServer(handler?: (request: IncomingMessage, response: ServerResponse) => void): Server;
+  export function request(options: RequestOptions | string | URL, done?: (response: IncomingMessage) => void): Writable;
+}
+
+declare module "node:readline" {
+  import type { EventEmitter } from "node:events";
+  import type { Readable, Writable } from "node:stream";
+
+  interface InterfaceOptions {
+    input: Readable;
+    output?: Writable;
+    terminal?: boolean;
+    prompt?: string;
+    historySize?: number;
+    crlfDelay?: number;
+    signal?: AbortSignal;
+  }
+
+  interface Interface extends EventEmitter, AsyncIterable<string> {
+    readonly line: string;
+    on(event: "line", listener: (line: string) => void): this;
+    on(event: "close" | "SIGINT", listener: () => void): this;
+    once(event: "line", listener: (line: string) => void): this;
+    once(event: "close" | "SIGINT", listener: () => void): this;
+    setPrompt(prompt: string): void;
+    prompt(preserveCursor?: boolean): void;
+    pause(): this;
+    resume(): this;
+    close(): void;
+    write(text: string): void;
+  }
+  export function createInterface(options: InterfaceOptions): Interface & { question(query: string, done: (answer: string) => void): void };
+  export function cursorTo(stream: Writable, x: number, y?: number): boolean;
+  export function moveCursor(stream: Writable, dx: number, dy: number): boolean;
+  export function clearLine(stream: Writable, direction: -1 | 0 | 1): boolean;
+  export function clearScreenDown(stream: Writable): boolean;
+  export function emitKeypressEvents(stream: Readable): void;
+}
+
+declare module "node:readline/promises" {
+  import type { Interface as CallbackInterface, InterfaceOptions } from "node:readline";
+
+  interface Interface extends CallbackInterface {
+    question(query: string, options?: { signal?: AbortSignal }): Promise<string>;
+  }
+  export function createInterface(options: InterfaceOptions): Interface;
+}
+
+declare module "node:crypto" {
+  interface Hash {
+    update(data: string | Uint8Array): this;
+    digest(): Uint8Array;
+    digest(encoding: "hex" | "base64" | "base64url"): string;
+  }
+  export function createHash(algorithm: "sha256" | "sha1" | "md5"): Hash;
+  export function randomBytes(size: number): Uint8Array;
+  export function randomUUID(): string;
+  /** @throws RangeError when the lengths differ. */
+  export function timingSafeEqual(a: Uint8Array, b: Uint8Array): boolean;
+}
+
+declare module "node:module" {
+  export function createRequire(from: string | URL): (id: string) => unknown;
+}
+
+declare var process: import("node:process").Process;
+declare function setImmediate(callback: () => void): object;
+declare function clearImmediate(handle: object): void;
