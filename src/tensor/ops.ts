@@ -1,0 +1,261 @@
+import { Arena } from "./arena.ts";
+import type { Activation, AttentionShape, Kernels, KvPage, RopeStyle, Segment } from "./kernels.ts";
+import type { Ledger, OpCost, OpKind } from "./ledger.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** A weight matrix [n, k], and its bias [n] where the model has one. */
+export interface Linear {
+  readonly weight: Tensor;
+  readonly bias?: Tensor;
+}
+
+/** `tiled`: online softmax, no scores in memory. `naive`: the textbook's three steps over a [heads, queries, keys] matrix. */
+export type AttentionMethod = "tiled" | "naive";
+
+/**
+ * The operations of a decoder. Each one checks shapes, runs one kernel and writes one OpRecord (naive attention: three). Bytes come from
+ * the tensors that the kernel is handed; flops follow the conventions stated at each op, exp and sqrt counting as one.
+ */
+export class Ops {
+  readonly kernels: Kernels;
+  readonly ledger: Ledger;
+  readonly arena: Arena;
+  readonly attentionMethod: AttentionMethod;
+
+  constructor(kernels: Kernels, ledger: Ledger, attentionMethod: AttentionMethod = "tiled") {
+    this.kernels = kernels;
+    this.ledger = ledger;
+    this.arena = new Arena(kernels);
+    this.attentionMethod = attentionMethod;
+  }
+
+  /** x [m, k] . weight [n, k]^T + bias -> [m, n]; 2mnk flops. One row is a GEMV, several are a GEMM. */
+  linear(name: string, x: Tensor, { weight, bias }: Linear): Tensor {
+    const [m, n, k] = [x.rows, weight.rows, weight.cols];
+    if (x.cols !== k) mismatch(name, `x [${x.shape}] and weight [${weight.shape}]`);
+    const out = this.arena.take(name, [m, n]);
+    const started = this.start();
+    this.kernels.linear(out, x, weight, bias);
+    if (this.ledger.on) {
+      const readWeights = weight.bytes + (bias ? bias.bytes : 0);
+      const kind = m === 1 ? "gemv" : "gemm";
+      this.write(name, { ...NOTHING, kind, m, n, k, dtype: weight.format, flops: 2 * m * n * k, readWeights, readActivations: x.bytes }, out, started);
+    }
+    return out;
+  }
+
+  /** Rows `ids` of table [rows, cols] -> [ids, cols]; reads those rows only. */
+  embed(name: string, table: Tensor, ids: Int32Array): Tensor {
+    for (const id of ids) if (!(id >= 0 && id < table.rows)) mismatch(name, `row ${id} of ${table.rows}`);
+    const out = this.arena.take(name, [ids.length, table.cols]);
+    const started = this.start();
+    this.kernels.embed(out, table, ids);
+    if (this.ledger.on) {
+      const readWeights = (table.bytes / table.rows) * new Set(ids).size;
+      this.write(name, { ...NOTHING, kind: "embedding", m: ids.length, n: table.cols, dtype: table.format, readWeights, readActivations: ids.byteLength }, out, started);
+    }
+    return out;
+  }
+
+  /** Rows `ids` of x -> [ids, cols]. */
+  gather(name: string, x: Tensor, ids: Int32Array): Tensor {
+    const out = this.arena.take(name, [ids.length, x.cols]);
+    const started = this.start();
+    this.kernels.gather(out, x, ids);
+    this.plain(name, "elementwise", out, out.bytes + ids.byteLength, 0, started);
+    return out;
+  }
+
+  /** RMSNorm of every run of weight.cols values -> the shape of x; 4 flops a value. */
+  rmsNorm(name: string, x: Tensor, weight: Tensor, eps: number): Tensor {
+    const out = this.normOutput(name, x, weight);
+    const started = this.start();
+    this.kernels.rmsNorm(out, x, weight, eps);
+    this.norm(name, x, out, weight.bytes, 4, started);
+    return out;
+  }
+
+  /** LayerNorm of every run of weight.cols values -> the shape of x; 7 flops a value. */
+  layerNorm(name: string, x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): Tensor {
+    const out = this.normOutput(name, x, weight);
+    const started = this.start();
+    this.kernels.layerNorm(out, x, weight, bias, eps);
+    this.norm(name, x, out, weight.bytes + (bias ? bias.bytes : 0), 7, started);
+    return out;
+  }
+
+  /** Cosines and sines for one step's positions -> [positions, 2 * frequencies], shared by all layers; 3 flops a pair. */
+  ropeAngles(positions: Int32Array, frequencies: Float64Array, magnitude: number): Tensor {
+    const out = this.arena.take("rope_angles", [positions.length, 2 * frequencies.length]);
+    const started = this.start();
+    this.kernels.ropeAngles(out, positions, frequencies, magnitude);
+    this.plain("rope_angles", "rope", out, positions.byteLength + frequencies.byteLength, 3 * positions.length * frequencies.length, started);
+    return out;
+  }
+
+  /** Rotary position embedding of x [tokens, heads * headDim], in place; 6 flops a pair. */
+  rope(name: string, x: Tensor, angles: Tensor, headDim: number, style: RopeStyle): Tensor {
+    if (angles.rows !== x.rows || x.cols % headDim !== 0 || angles.cols > headDim) mismatch(name, `x [${x.shape}], angles [${angles.shape}], headDim ${headDim}`);
+    const started = this.start();
+    this.kernels.rope(x, angles, headDim, style);
+    this.plain(name, "rope", x, x.bytes + angles.bytes, 3 * x.rows * (x.cols / headDim) * angles.cols, started);
+    return x;
+  }
+
+  /** Appends k and v [tokens, nKvHeads * headDim] to their sequences' pages. */
+  kvWrite(k: Tensor, v: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): void {
+    const started = this.start();
+    this.kernels.kvWrite(k, v, segments, layer, shape);
+    if (this.ledger.on) {
+      let writtenKv = 0;
+      for (const { length, pages } of segments) writtenKv += length * positionBytes(pages[0]);
+      const dtype = segments[0].pages[0].k.format;
+      this.write("kv_write", { ...NOTHING, kind: "kv", m: k.rows, n: 2 * k.cols, dtype, readActivations: k.bytes + v.bytes, writtenKv }, k, started);
+    }
+  }
+
+  /**
+   * Causal attention of q [tokens, nHeads * headDim], each row over its own sequence -> the shape of q.
+   * 4 headDim + 5 flops for each visible (query, key, head).
+   */
+  attention(q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): Tensor {
+    if (q.cols !== shape.nHeads * shape.headDim) mismatch("attention", `q [${q.shape}] and ${shape.nHeads} heads of ${shape.headDim}`);
+    const out = this.arena.take("attention", q.shape);
+    if (this.attentionMethod === "naive") this.naiveAttention(out, q, segments, layer, shape);
+    else {
+      const started = this.start();
+      this.kernels.attention(out, q, segments, layer, shape);
+      if (this.ledger.on) {
+        const flops = visiblePairs(segments) * shape.nHeads * (4 * shape.headDim + 5);
+        const readKv = segmentBytes(segments, true) + segmentBytes(segments, false);
+        this.write("attention", { ...attentionCost(q, segments, shape), flops, readKv, readActivations: q.bytes }, out, started);
+      }
+    }
+    return out;
+  }
+
+  /** act(gate) * up; 5 flops a value. */
+  gated(name: string, gate: Tensor, up: Tensor, activation: Activation): Tensor {
+    if (gate.rows !== up.rows || gate.cols !== up.cols) mismatch(name, `gate [${gate.shape}] and up [${up.shape}]`);
+    const out = this.arena.take(name, gate.shape);
+    const started = this.start();
+    this.kernels.gated(out, gate, up, activation);
+    this.plain(name, "activation", out, gate.bytes + up.bytes, 5 * gate.rows * gate.cols, started);
+    return out;
+  }
+
+  /** act(x), in place; 4 flops a value. */
+  activate(name: string, x: Tensor, activation: Activation): Tensor {
+    const started = this.start();
+    this.kernels.activate(x, activation);
+    this.plain(name, "activation", x, x.bytes, 4 * x.rows * x.cols, started);
+    return x;
+  }
+
+  /** x += y, the residual stream; 1 flop a value. */
+  add(name: string, x: Tensor, y: Tensor): void {
+    if (x.rows !== y.rows || x.cols !== y.cols) mismatch(name, `x [${x.shape}] and y [${y.shape}]`);
+    const started = this.start();
+    this.kernels.add(x, y);
+    this.plain(name, "elementwise", x, x.bytes + y.bytes, x.rows * x.cols, started);
+  }
+
+  private naiveAttention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): void {
+    const { ledger, kernels } = this;
+    for (const segment of segments) {
+      const keys = segment.start + segment.length;
+      const mark = this.arena.mark();
+      const scores = this.arena.take("attention_scores", [shape.nHeads, segment.length, keys]);
+      const values = shape.nHeads * segment.length * keys;
+      const rowBytes = (q.bytes / q.rows) * segment.length;
+      const cost = ledger.on ? { ...attentionCost(q, [segment], shape), m: segment.length } : undefined;
+
+      let started = this.start();
+      kernels.attentionScores(scores, q, segment, layer, shape);
+      const product = visiblePairs([segment]) * shape.nHeads * 2 * shape.headDim;
+      if (cost) {
+        const readKv = segmentBytes([segment], true);
+        this.write("attention_scores", { ...cost, flops: product, readKv, readActivations: rowBytes }, scores, started);
+      }
+      started = this.start();
+      kernels.softmax(scores);
+      if (cost) this.write("softmax", { ...cost, flops: 5 * values, readActivations: scores.bytes }, scores, started);
+
+      started = this.start();
+      kernels.attentionMix(out, scores, segment, layer, shape);
+      if (cost) {
+        const readKv = segmentBytes([segment], false);
+        this.write("attention_mix", { ...cost, flops: product, readKv, readActivations: scores.bytes, writtenActivations: rowBytes }, out, started);
+      }
+      this.arena.release(mark);
+    }
+  }
+
+  private normOutput(name: string, x: Tensor, weight: Tensor): Tensor {
+    if (x.cols % weight.cols !== 0) mismatch(name, `x [${x.shape}] and weight [${weight.shape}]`);
+    return this.arena.take(name, x.shape);
+  }
+
+  private norm(name: string, x: Tensor, out: Tensor, readWeights: number, flopsPerValue: number, started: number): void {
+    if (!this.ledger.on) return;
+    const flops = flopsPerValue * x.rows * x.cols;
+    this.write(name, { ...NOTHING, kind: "norm", m: x.rows, n: x.cols, flops, readWeights, readActivations: x.bytes }, out, started);
+  }
+
+  private plain(name: string, kind: OpKind, out: Tensor, readActivations: number, flops: number, started: number): void {
+    if (this.ledger.on) this.write(name, { ...NOTHING, kind, m: out.rows, n: out.cols, flops, readActivations }, out, started);
+  }
+
+  private start(): number {
+    return this.ledger.on ? this.ledger.start() : 0;
+  }
+
+  /** Every op writes its whole output, unless its cost says otherwise. */
+  private write(name: string, cost: OpCost, out: Tensor, started: number): void {
+    if (cost.writtenActivations === 0 && cost.writtenKv === 0) cost.writtenActivations = out.bytes;
+    this.ledger.write(name, cost, out, started);
+  }
+}
+
+const NOTHING: OpCost = {
+  ...{ kind: "elementwise", m: 0, n: 0, k: 0, dtype: "f32", flops: 0 },
+  ...{ readWeights: 0, readKv: 0, readActivations: 0, writtenKv: 0, writtenActivations: 0 },
+};
+
+function mismatch(name: string, found: string): never {
+  throw new RangeError(`${name}: shapes do not fit: ${found}`);
+}
+
+/** Bytes of one page that belong to one position of one layer, keys and values, scales included. */
+function positionBytes({ k, v }: KvPage): number {
+  return (k.bytes + v.bytes) / (k.shape[0] * k.shape[2]);
+}
+
+/** Bytes of keys (or values) of one layer that the segments see; a page that several segments share counts once. */
+function segmentBytes(segments: readonly Segment[], keys: boolean): number {
+  const seen = new Map<number, number>();
+  let total = 0;
+  for (const { pages, start, length } of segments) {
+    const pageSize = pages[0].k.shape[2];
+    for (let i = 0, left = start + length; left > 0; i++, left -= pageSize) {
+      const page = pages[i];
+      const before = seen.get(page.id) ?? 0;
+      const now = Math.min(pageSize, left);
+      if (now <= before) continue;
+      const tensor = keys ? page.k : page.v;
+      total += ((now - before) * tensor.bytes) / (tensor.shape[0] * pageSize);
+      if (segments.length > 1) seen.set(page.id, now);
+    }
+  }
+  return total;
+}
+
+/** (query, key) pairs under the causal mask. */
+function visiblePairs(segments: readonly Segment[]): number {
+  return segments.reduce((sum, { start, length }) => sum + length * start + (length * (length + 1)) / 2, 0);
+}
+
+function attentionCost(q: Tensor, segments: readonly Segment[], { headDim }: AttentionShape): OpCost {
+  const longest = segments.reduce((max, { start, length }) => Math.max(max, start + length), 0);
+  return { ...NOTHING, kind: "attention", m: q.rows, n: longest, k: headDim, dtype: segments[0].pages[0].k.format };
+}

@@ -1,0 +1,50 @@
+import type { Kernels, WeightPacker, WeightSpec } from "../kernels.ts";
+import type { Tensor } from "../tensor.ts";
+import { zeros } from "../tensor.ts";
+import { attention, attentionMix, attentionScores, kvWrite } from "./attention.ts";
+import { dequantiseRow, linear } from "./linear.ts";
+import { activate, add, gated, layerNorm, rmsNorm, rope, ropeAngles, softmax } from "./pointwise.ts";
+
+/** Plain loops over typed arrays: the textbook, the kernels that a debugger steps through, and the reference for all others. */
+export function scalarKernels(): Kernels {
+  return {
+    name: "scalar",
+    alloc: (dtype, shape, group) => zeros(dtype, shape, group),
+    free: () => {},
+    packer: plainPacker,
+    linear,
+    embed: (out, table, ids) => ids.forEach((id, i) => dequantiseRow(out.f32, i * table.cols, table, id)),
+    gather: (out, x, ids) => ids.forEach((id, i) => dequantiseRow(out.f32, i * x.cols, x, id)),
+    rmsNorm,
+    layerNorm,
+    ropeAngles,
+    rope,
+    kvWrite,
+    attention,
+    attentionScores,
+    softmax,
+    attentionMix,
+    gated,
+    activate,
+    add,
+    close: () => {},
+  };
+}
+
+/** The canonical layout of tensor.ts, as it is. */
+function plainPacker({ name, dtype, shape, group }: WeightSpec): WeightPacker {
+  const weight = zeros(dtype, shape, group, name);
+  let row = 0;
+  return {
+    write(rows: Tensor) {
+      const part = weight.slice(row, row + rows.rows);
+      (part.data as Uint8Array).set(rows.data as Uint8Array);
+      part.scales?.set(rows.scales!);
+      row += rows.rows;
+    },
+    finish() {
+      if (row !== weight.rows) throw new Error(`${name}: expected ${weight.rows} rows, packed ${row}`);
+      return weight;
+    },
+  };
+}

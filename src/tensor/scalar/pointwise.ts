@@ -1,0 +1,91 @@
+import type { Activation, RopeStyle } from "../kernels.ts";
+import type { Tensor } from "../tensor.ts";
+
+/** Every run of weight.cols values: x / sqrt(mean(x^2) + eps) * weight. out may be x. */
+export function rmsNorm(out: Tensor, x: Tensor, weight: Tensor, eps: number): void {
+  const n = weight.cols;
+  for (let at = 0; at < x.f32.length; at += n) {
+    let squares = 0;
+    for (let i = at; i < at + n; i++) squares += x.f32[i] * x.f32[i];
+    const scale = 1 / Math.sqrt(squares / n + eps);
+    for (let i = 0; i < n; i++) out.f32[at + i] = x.f32[at + i] * scale * weight.f32[i];
+  }
+}
+
+/** Every run of weight.cols values: (x - mean) / sqrt(variance + eps) * weight (+ bias). */
+export function layerNorm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): void {
+  const n = weight.cols;
+  for (let at = 0; at < x.f32.length; at += n) {
+    let sum = 0;
+    for (let i = at; i < at + n; i++) sum += x.f32[i];
+    const mean = sum / n;
+    let squares = 0;
+    for (let i = at; i < at + n; i++) squares += (x.f32[i] - mean) ** 2;
+    const scale = 1 / Math.sqrt(squares / n + eps);
+    for (let i = 0; i < n; i++) out.f32[at + i] = (x.f32[at + i] - mean) * scale * weight.f32[i] + (bias ? bias.f32[i] : 0);
+  }
+}
+
+/** Cosine and sine of every (position, frequency), interleaved: [tokens, 2 * frequencies.length]. */
+export function ropeAngles(out: Tensor, positions: Int32Array, frequencies: Float64Array, magnitude: number): void {
+  let to = 0;
+  for (const position of positions) {
+    for (const frequency of frequencies) {
+      out.f32[to++] = Math.cos(position * frequency) * magnitude;
+      out.f32[to++] = Math.sin(position * frequency) * magnitude;
+    }
+  }
+}
+
+/** Rotates the first `angles.cols` of every headDim values of x, in place. */
+export function rope(x: Tensor, angles: Tensor, headDim: number, style: RopeStyle): void {
+  const pairs = angles.cols / 2;
+  const width = x.f32.length / angles.rows;
+  const step = style === "interleaved" ? 2 : 1;
+  const partner = style === "interleaved" ? 1 : pairs;
+  for (let row = 0; row < angles.rows; row++) {
+    for (let head = row * width; head < (row + 1) * width; head += headDim) {
+      for (let j = 0; j < pairs; j++) {
+        const cos = angles.f32[(row * pairs + j) * 2];
+        const sin = angles.f32[(row * pairs + j) * 2 + 1];
+        const a = head + j * step;
+        const [u, v] = [x.f32[a], x.f32[a + partner]];
+        x.f32[a] = u * cos - v * sin;
+        x.f32[a + partner] = u * sin + v * cos;
+      }
+    }
+  }
+}
+
+/** Softmax of every row of x [.., cols], in place; -Infinity entries become 0. */
+export function softmax(x: Tensor): void {
+  const n = x.cols;
+  for (let at = 0; at < x.f32.length; at += n) {
+    let max = -Infinity;
+    for (let i = at; i < at + n; i++) if (x.f32[i] > max) max = x.f32[i];
+    let sum = 0;
+    for (let i = at; i < at + n; i++) sum += Math.exp(x.f32[i] - max);
+    for (let i = at; i < at + n; i++) x.f32[i] = Math.exp(x.f32[i] - max) / sum;
+  }
+}
+
+const silu = (x: number) => x / (1 + Math.exp(-x));
+/** The tanh form that GPT-2 and Gemma were trained with (Hendrycks and Gimpel 2016). */
+const gelu = (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
+
+/** out = act(gate) * up. */
+export function gated(out: Tensor, gate: Tensor, up: Tensor, activation: Activation): void {
+  const act = activation === "silu" ? silu : gelu;
+  for (let i = 0; i < out.f32.length; i++) out.f32[i] = act(gate.f32[i]) * up.f32[i];
+}
+
+/** x = act(x). */
+export function activate(x: Tensor, activation: Activation): void {
+  const act = activation === "silu" ? silu : gelu;
+  for (let i = 0; i < x.f32.length; i++) x.f32[i] = act(x.f32[i]);
+}
+
+/** x += y. */
+export function add(x: Tensor, y: Tensor): void {
+  for (let i = 0; i < x.f32.length; i++) x.f32[i] += y.f32[i];
+}

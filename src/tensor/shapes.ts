@@ -1,0 +1,33 @@
+import type { Kernels } from "./kernels.ts";
+import { ghost } from "./tensor.ts";
+
+const nothing = () => {};
+
+/**
+ * Kernels that compute nothing and store nothing. Tensors have shapes and sizes only, so the same decoder, the same ops and the same
+ * ledger trace a model of any size in milliseconds.
+ */
+export function shapeKernels(): Kernels {
+  return {
+    name: "shapes",
+    alloc: (dtype, shape, group) => ghost(dtype, shape, group),
+    free: nothing,
+    packer: ({ dtype, shape, group, name }) => ({ write: nothing, finish: () => ghost(dtype, shape, group, name) }),
+    linear: nothing,
+    embed: nothing,
+    gather: nothing,
+    rmsNorm: nothing,
+    layerNorm: nothing,
+    ropeAngles: nothing,
+    rope: nothing,
+    kvWrite: nothing,
+    attention: nothing,
+    attentionScores: nothing,
+    softmax: nothing,
+    attentionMix: nothing,
+    gated: nothing,
+    activate: nothing,
+    add: nothing,
+    close: nothing,
+  };
+}

@@ -1,0 +1,178 @@
+/**
+ * A tensor is a shape, a number format and a typed-array view. Nothing else: no strides, no device, no gradient.
+ *
+ * Number formats and how they lie in memory (row-major, last dimension contiguous):
+ * - `f32`: Float32Array.
+ * - `int8`: Int8Array, symmetric; value = data[i] * scales[group of i]. Groups run along the columns: `group` columns share a scale, and
+ *   every row starts a new group, so a row has ceil(cols / group) scales.
+ * - `int4`: Uint8Array, two values to a byte; value = (nibble - 8) * scale. Groups of 32 columns take 16 bytes: byte j of a
+ *   group holds column j in its low and column j + 16 in its high nibble (the order of GGML's Q4_0).
+ * - `packed`: Uint8Array in a layout that only the kernel set which made it can read.
+ */
+export type DType = "f32" | "int8" | "int4" | "packed";
+
+export interface TensorInit {
+  dtype: DType;
+  shape: readonly number[];
+  data: Float32Array | Int8Array | Uint8Array;
+  scales?: Float32Array;
+  /** Columns per scale (int8, int4). */
+  group?: number;
+  name?: string;
+  /** Bytes that a tensor without storage stands for (cost-only tensors). */
+  bytes?: number;
+  /** What a packed tensor holds, for people and for the ledger. */
+  format?: string;
+}
+
+export class Tensor {
+  readonly dtype: DType;
+  readonly shape: readonly number[];
+  readonly data: Float32Array | Int8Array | Uint8Array;
+  readonly scales: Float32Array | undefined;
+  readonly group: number;
+  /** Bytes of values and scales, padding included. */
+  readonly bytes: number;
+  /** `dtype`, or for a packed tensor what the kernels keep inside (for instance "int8"). */
+  readonly format: string;
+  name: string;
+
+  /** @throws RangeError when data or scales do not hold exactly what shape and dtype ask for. */
+  constructor(init: TensorInit) {
+    this.dtype = init.dtype;
+    this.shape = init.shape;
+    this.data = init.data;
+    this.scales = init.scales;
+    this.group = init.group ?? 0;
+    this.name = init.name ?? "";
+    this.format = init.format ?? init.dtype;
+    this.bytes = init.bytes ?? init.data.byteLength + (init.scales?.byteLength ?? 0);
+    if (init.dtype === "packed" || init.bytes !== undefined) return;
+    const want = storage(init.dtype, init.shape, this.group);
+    if (init.data.length !== want.values || (init.scales?.length ?? 0) !== want.scales) {
+      throw new RangeError(
+        `tensor ${this.name || "?"} [${init.shape.join(", ")}] ${init.dtype}: expected ${want.values} values and ${want.scales} scales, ` +
+          `found ${init.data.length} and ${init.scales?.length ?? 0}`,
+      );
+    }
+  }
+
+  /** First dimension; 1 for a vector. */
+  get rows(): number {
+    return this.shape.length > 1 ? this.shape[0] : 1;
+  }
+
+  /** Last dimension. */
+  get cols(): number {
+    return this.shape[this.shape.length - 1];
+  }
+
+  /** The data of an f32 tensor. */
+  get f32(): Float32Array {
+    return this.data as Float32Array;
+  }
+
+  /** One line for people: name, shape, dtype, first values, min, max, mean. A debugger shows this instead of a list of fields. */
+  toString(): string {
+    const head = `${this.name ? `${this.name} ` : ""}[${this.shape.join(", ")}] ${this.format}`;
+    const count = this.shape.reduce((a, b) => a * b, 1);
+    if (this.dtype === "packed" || this.data.length === 0) return `${head} (${this.bytes} bytes)`;
+    if (count === 0) return `${head} (empty)`;
+    let min = Infinity;
+    let max = -Infinity;
+    let sum = 0;
+    const first: string[] = [];
+    for (let i = 0; i < count; i++) {
+      const v = this.at(i);
+      if (i < 6) first.push(v.toPrecision(4));
+      if (v < min) min = v;
+      if (v > max) max = v;
+      sum += v;
+    }
+    const more = count > first.length ? ", ..." : "";
+    return `${head} {${first.join(", ")}${more}} min ${min.toPrecision(4)} max ${max.toPrecision(4)} mean ${(sum / count).toPrecision(4)}`;
+  }
+
+  /** Value number `i` in row-major order, dequantised. For tests and inspection: kernels never come this way. */
+  at(i: number): number {
+    if (this.dtype === "f32") return this.data[i];
+    if (this.dtype === "packed") throw new TypeError(`${this.name || "tensor"} is packed: only its kernels can read it`);
+    const cols = this.cols;
+    const row = Math.floor(i / cols);
+    const col = i - row * cols;
+    const scale = this.scales![row * Math.ceil(cols / this.group) + Math.floor(col / this.group)];
+    if (this.dtype === "int8") return this.data[i] * scale;
+    const inGroup = col % 32;
+    const byte = this.data[(row * cols + col - inGroup) / 2 + (inGroup % 16)];
+    return ((inGroup < 16 ? byte & 15 : byte >> 4) - 8) * scale;
+  }
+
+  /** The first values of this f32 tensor's memory, read as another shape. Costs nothing, copies nothing. */
+  as(shape: readonly number[]): Tensor {
+    const count = shape.reduce((a, b) => a * b, 1);
+    if (this.data.length === 0) return ghost("f32", shape, 0, this.name);
+    return new Tensor({ dtype: "f32", shape, data: this.f32.subarray(0, count), name: this.name });
+  }
+
+  /** The rows [start, end) as a tensor over the same memory (f32, int8, int4). */
+  slice(start: number, end: number): Tensor {
+    const per = (n: number) => (n / Math.max(1, this.rows)) | 0;
+    const cut = <T extends Float32Array | Int8Array | Uint8Array>(view: T) =>
+      view.subarray(start * per(view.length), end * per(view.length)) as T;
+    return new Tensor({
+      dtype: this.dtype,
+      shape: [end - start, ...this.shape.slice(1)],
+      data: cut(this.data),
+      scales: this.scales && cut(this.scales),
+      group: this.group,
+      name: this.name,
+    });
+  }
+}
+
+// Node's console.log and the VS Code debugger look for these symbols; symbols keep the class free of any Node import.
+for (const symbol of [Symbol.for("nodejs.util.inspect.custom"), Symbol.for("debug.description")]) {
+  Object.defineProperty(Tensor.prototype, symbol, {
+    value(this: Tensor) {
+      return this.toString();
+    },
+  });
+}
+
+/** How many stored values and scales a tensor needs. @throws RangeError for int4 columns that are not a multiple of 32. */
+export function storage(dtype: DType, shape: readonly number[], group = 32): { values: number; scales: number } {
+  const count = shape.reduce((a, b) => a * b, 1);
+  if (dtype === "f32") return { values: count, scales: 0 };
+  const cols = shape[shape.length - 1];
+  const rows = cols === 0 ? 0 : count / cols;
+  if (dtype === "int4" && (cols % 32 !== 0 || group !== 32)) {
+    throw new RangeError(`int4 needs groups of 32 and columns that are a multiple of 32, found groups of ${group} and ${cols} columns`);
+  }
+  return { values: dtype === "int4" ? count / 2 : count, scales: rows * Math.ceil(cols / group) };
+}
+
+/** Bytes that `storage` asks for. */
+export function storageBytes(dtype: DType, shape: readonly number[], group = 32): number {
+  const { values, scales } = storage(dtype, shape, group);
+  return values * (dtype === "f32" ? 4 : 1) + scales * 4;
+}
+
+/** An f32 tensor over `data` (or zeros). */
+export function f32(shape: readonly number[], data?: Float32Array | readonly number[], name?: string): Tensor {
+  const values = data instanceof Float32Array ? data : data ? Float32Array.from(data) : new Float32Array(shape.reduce((a, b) => a * b, 1));
+  return new Tensor({ dtype: "f32", shape, data: values, name });
+}
+
+/** A zeroed tensor in ordinary memory. `group` defaults to 32 columns. */
+export function zeros(dtype: "f32" | "int8" | "int4", shape: readonly number[], group = 32, name?: string): Tensor {
+  const { values, scales } = storage(dtype, shape, group);
+  const data = dtype === "f32" ? new Float32Array(values) : dtype === "int8" ? new Int8Array(values) : new Uint8Array(values);
+  const quantised = dtype !== "f32";
+  return new Tensor({ dtype, shape, data, scales: quantised ? new Float32Array(scales) : undefined, group: quantised ? group : 0, name });
+}
+
+/** A tensor that has a shape and a size but no storage: what the cost-only kernels compute with. */
+export function ghost(dtype: "f32" | "int8" | "int4", shape: readonly number[], group = 32, name?: string): Tensor {
+  const data = dtype === "f32" ? new Float32Array(0) : dtype === "int8" ? new Int8Array(0) : new Uint8Array(0);
+  return new Tensor({ dtype, shape, data, group, name, bytes: storageBytes(dtype, shape, group) });
+}
