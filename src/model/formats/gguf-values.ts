@@ -57,6 +57,11 @@ export const GGUF_TYPE_BYTES: Readonly<Record<GgufType, number>> = {
   float64: 8,
 };
 
+/** Whether a value of `general.alignment` is one that the specification allows: a uint32 power of two. */
+export function isAlignment(value: GgufValue): value is { readonly type: "uint32"; readonly value: number } {
+  return value.type === "uint32" && value.value > 0 && Number.isInteger(Math.log2(value.value));
+}
+
 /** What the getters need of a GgufFile. */
 export interface HasMetadata {
   /** The file's name, for messages. */

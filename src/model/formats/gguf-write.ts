@@ -1,5 +1,5 @@
 import { GGML_TYPES, ggmlBytes } from "../../quant/ggml.ts";
-import { GGUF_TYPE_BYTES, GGUF_TYPE_IDS, type GgufArray, type GgufType, type GgufValue } from "./gguf-values.ts";
+import { GGUF_TYPE_BYTES, GGUF_TYPE_IDS, isAlignment, type GgufArray, type GgufType, type GgufValue } from "./gguf-values.ts";
 
 /** Where a file goes: each call's bytes follow those of the call before, and may be reused by the caller afterwards. */
 export interface ByteSink {
@@ -85,9 +85,8 @@ export function ggufBytes(file: GgufOut): Uint8Array {
 function alignmentOf(metadata: ReadonlyMap<string, GgufValue>): number {
   const found = metadata.get("general.alignment");
   if (!found) return 32;
-  const { type, value } = found;
-  if (type === "uint32" && value > 0 && value < 2 ** 31 && (value & (value - 1)) === 0) return value;
-  throw new RangeError(`key general.alignment: expected a uint32 power of two, found ${type} ${String(value)}`);
+  if (isAlignment(found)) return found.value;
+  throw new RangeError(`key general.alignment: expected a uint32 power of two, found ${found.type} ${String(found.value)}`);
 }
 
 function padding(length: number, alignment: number): number {

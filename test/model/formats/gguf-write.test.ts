@@ -20,11 +20,11 @@ describe("writeGguf", () => {
       u64(1), "t", u32(2), u64(2), u64(1), u32(0), u64(0), // columns first
     );
     const got = ggufBytes(file);
-    expect(got.length).toBe(128 + 32);
+    expect(got.length).toBe(96 + 32);
     expect([...got.subarray(0, want.length)]).toEqual([...want]);
-    expect(got.subarray(want.length, 128).every((b) => b === 0)).toBe(true);
-    expect([...got.subarray(128, 136)]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
-    expect(got.subarray(136).every((b) => b === 0)).toBe(true);
+    expect(got.subarray(want.length, 96).every((b) => b === 0)).toBe(true);
+    expect([...got.subarray(96, 104)]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
+    expect(got.subarray(104).every((b) => b === 0)).toBe(true);
   });
 
   it("streams pieces as they come and pads between tensors", () => {
