@@ -160,6 +160,17 @@ export class Ops {
     this.plain(name, "elementwise", x, x.bytes + y.bytes, x.rows * x.cols, started);
   }
 
+  /** Picks a token from one row of logits [1, vocabSize]; 1 flop a value. */
+  sample(logits: Tensor, pick: (values: Float32Array) => number): number {
+    const started = this.start();
+    const id = pick(logits.f32);
+    if (this.ledger.on) {
+      const cost = { ...NOTHING, kind: "sampling" as const, m: 1, n: logits.cols, flops: logits.cols, readActivations: logits.bytes };
+      this.write("sample", { ...cost, writtenActivations: Int32Array.BYTES_PER_ELEMENT }, logits, started);
+    }
+    return id;
+  }
+
   private naiveAttention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): void {
     const { ledger, kernels } = this;
     for (const segment of segments) {

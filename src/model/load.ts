@@ -1,0 +1,119 @@
+import { decodeRows, ggmlBytes, nativeDtype } from "../quant/ggml.ts";
+import type { Kernels } from "../tensor/kernels.ts";
+import type { Linear } from "../tensor/ops.ts";
+import { type Tensor, zeros } from "../tensor/tensor.ts";
+import type { ModelConfig } from "./config.ts";
+import { FormatError } from "./formats/errors.ts";
+import type { ByteSource, TensorInfo } from "./formats/source.ts";
+import type { LayerWeights, Norm, Weights } from "./weights.ts";
+
+/** Where weights come from: any file format, reduced to named tensors in GGUF's naming. */
+export interface WeightFile {
+  readonly source: ByteSource;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+}
+
+/** Bytes of a file converted at a time: small beside any model, large enough that reads are efficient. */
+const CHUNK_BYTES = 1 << 20;
+
+/**
+ * Reads all weights of a decoder into the kernels' memory, a chunk of rows at a time: the file is never held as a whole.
+ * Q8_0 and Q4_0 matrices stay integers, everything else becomes f32. For cost-only kernels no weight is read at all.
+ * @throws FormatError naming the tensor that is missing, misshapen, unsupported or not finite.
+ */
+export function loadWeights(file: WeightFile, config: ModelConfig, kernels: Kernels, onProgress?: (share: number) => void): Weights {
+  const { dim, nHeads, nKvHeads, headDim, ffnDim, vocabSize } = config;
+  const total = [...file.tensors.values()].reduce((sum, info) => sum + info.bytes, 0);
+  let done = 0;
+
+  const find = (name: string, shape: readonly number[]): TensorInfo => {
+    const info = file.tensors.get(name);
+    if (!info) throw new FormatError(file.source.name, `tensor "${name}": expected [${shape.join(", ")}], found no such tensor`);
+    if (info.shape.length !== shape.length || info.shape.some((n, i) => n !== shape[i])) {
+      throw new FormatError(file.source.name, `tensor "${name}": expected [${shape.join(", ")}], found [${info.shape.join(", ")}]`);
+    }
+    return info;
+  };
+  const costsOnly = kernels.name === "shapes";
+  const read = (info: TensorInfo, target: Tensor, row: number) => {
+    if (costsOnly) return;
+    const rowBytes = rowSize(file, info);
+    const bytes = new Uint8Array(target.rows * rowBytes);
+    file.source.read(info.offset + row * rowBytes, bytes);
+    const bad = decode(file, info, bytes, target);
+    if (bad >= 0) throw new FormatError(file.source.name, `tensor "${info.name}": expected finite weights, found ${target.at(bad)} at index ${row * target.cols + bad}`);
+    done += bytes.length;
+    onProgress?.(done / total);
+  };
+  const matrix = (name: string, shape: readonly [number, number]): Tensor => {
+    const info = find(name, shape);
+    const dtype = nativeDtype(info.type);
+    const packer = kernels.packer({ name, dtype, shape, group: 32 });
+    const [rows, cols] = shape;
+    const step = Math.max(1, Math.floor(CHUNK_BYTES / rowSize(file, info)));
+    for (let row = 0; row < rows && !costsOnly; row += step) {
+      const chunk = zeros(dtype, [Math.min(step, rows - row), cols], 32, name);
+      read(info, chunk, row);
+      packer.write(chunk);
+    }
+    return packer.finish();
+  };
+  const vector = (name: string, size: number): Tensor => {
+    const tensor = kernels.alloc("f32", [size]);
+    tensor.name = name;
+    read(find(name, [size]), tensor, 0);
+    return tensor;
+  };
+  const norm = (name: string, size: number): Norm => {
+    const bias = `${name}.bias`;
+    return { weight: vector(`${name}.weight`, size), ...(file.tensors.has(bias) && { bias: vector(bias, size) }) };
+  };
+  const linear = (name: string, shape: readonly [number, number]): Linear => {
+    const bias = `${name}.bias`;
+    return { weight: matrix(`${name}.weight`, shape), ...(file.tensors.has(bias) && { bias: vector(bias, shape[0]) }) };
+  };
+
+  const tokenEmbedding = matrix("token_embd.weight", [vocabSize, dim]);
+  const layers: LayerWeights[] = [];
+  for (let i = 0; i < config.nLayers; i++) {
+    const at = (part: string) => `blk.${i}.${part}`;
+    const headNorm = (part: string) => (file.tensors.has(`${at(part)}.weight`) ? norm(at(part), headDim) : undefined);
+    layers.push({
+      attnNorm: norm(at("attn_norm"), dim),
+      q: linear(at("attn_q"), [nHeads * headDim, dim]),
+      k: linear(at("attn_k"), [nKvHeads * headDim, dim]),
+      v: linear(at("attn_v"), [nKvHeads * headDim, dim]),
+      qNorm: headNorm("attn_q_norm"),
+      kNorm: headNorm("attn_k_norm"),
+      o: linear(at("attn_output"), [dim, nHeads * headDim]),
+      ffnNorm: norm(at("ffn_norm"), dim),
+      ...(config.ffn === "gated" && { gate: linear(at("ffn_gate"), [ffnDim, dim]) }),
+      up: linear(at("ffn_up"), [ffnDim, dim]),
+      down: linear(at("ffn_down"), [dim, ffnDim]),
+    });
+  }
+  return {
+    tokenEmbedding,
+    ...(!config.rope && { positionEmbedding: matrix("position_embd.weight", [config.contextLength, dim]) }),
+    layers,
+    outputNorm: norm("output_norm", dim),
+    output: file.tensors.has("output.weight") ? linear("output", [vocabSize, dim]) : { weight: tokenEmbedding },
+    ...(config.rope && file.tensors.has("rope_freqs.weight") && { ropeFactors: vector("rope_freqs.weight", config.rope.dims / 2).f32 }),
+  };
+}
+
+function rowSize(file: WeightFile, info: TensorInfo): number {
+  try {
+    return ggmlBytes(info.type, 1, info.shape[info.shape.length - 1]);
+  } catch (error) {
+    throw new FormatError(file.source.name, `tensor "${info.name}": ${(error as Error).message}`);
+  }
+}
+
+function decode(file: WeightFile, info: TensorInfo, bytes: Uint8Array, target: Tensor): number {
+  try {
+    return decodeRows(info.type, bytes, target);
+  } catch (error) {
+    throw new FormatError(file.source.name, `tensor "${info.name}": ${(error as Error).message}`);
+  }
+}

@@ -1,0 +1,169 @@
+import type { TokenStream } from "../model/tokenizer/tokenizer.ts";
+import type { KvSequence } from "../kvcache/cache.ts";
+import type { Sampler } from "./sampler.ts";
+import type { Scheduled } from "./scheduler.ts";
+import { stopMatcher } from "./stops.ts";
+
+/** `stop`: an end token or a stop string; `length`: maxTokens or the context was reached; `cancelled`: by the caller. */
+export type FinishReason = "stop" | "length" | "cancelled";
+
+export interface GenerationTimings {
+  /** Time to the first token, from the call, milliseconds. */
+  ttftMs: number;
+  /** Time per output token after the first, milliseconds; null with fewer than two tokens. */
+  tpotMs: number | null;
+  /** Prompt tokens per second, from the first step that took some of them to the first generated token. */
+  prefillTokensPerSecond: number | null;
+  /** Generated tokens per second after the first. */
+  decodeTokensPerSecond: number | null;
+}
+
+export interface GenerationResult {
+  text: string;
+  /** Generated ids, without the end token. */
+  tokens: number[];
+  promptTokens: number;
+  finishReason: FinishReason;
+  seed: number;
+  timings: GenerationTimings;
+}
+
+export interface GenerationInit {
+  readonly prompt: readonly number[];
+  readonly maxTokens: number;
+  /** Positions of the context. */
+  readonly context: number;
+  readonly stop: readonly string[];
+  readonly eos: readonly number[];
+  readonly seed: number;
+  readonly sampler: Sampler;
+  readonly stream: TokenStream;
+  readonly signal?: AbortSignal;
+  /** Called once, when the generation is over, however it ended. */
+  readonly onEnd: (generation: Generation) => void;
+}
+
+/**
+ * One request from prompt to last token. Iterate it for the pieces of text as they come, or await `result`. Leaving the loop early
+ * cancels it; so does its AbortSignal, which also makes the loop and `result` throw the signal's reason.
+ */
+export class Generation implements AsyncIterable<string>, Scheduled {
+  readonly prompt: readonly number[];
+  readonly maxLength: number;
+  fed = 0;
+  nextToken: number | undefined;
+  sequence: KvSequence | undefined;
+  /** Settles when the generation is over. */
+  readonly result: Promise<GenerationResult>;
+
+  private readonly init: GenerationInit;
+  private readonly stops: ReturnType<typeof stopMatcher>;
+  private readonly tokens: number[] = [];
+  private readonly pieces: string[] = [];
+  private text = "";
+  private over = false;
+  private failure: unknown;
+  private wake = () => {};
+  private settle!: { resolve: (result: GenerationResult) => void; reject: (reason: unknown) => void };
+  private readonly createdMs = performance.now();
+  private startedMs = 0;
+  private firstMs = 0;
+  private lastMs = 0;
+
+  constructor(init: GenerationInit) {
+    this.init = init;
+    this.prompt = init.prompt;
+    this.maxLength = Math.min(init.prompt.length + init.maxTokens, init.context);
+    this.stops = stopMatcher(init.stop);
+    this.result = new Promise((resolve, reject) => (this.settle = { resolve, reject }));
+    this.result.catch(() => {}); // Whoever iterates sees the failure there; an unread `result` must not end the process.
+    init.signal?.addEventListener("abort", this.abort, { once: true });
+  }
+
+  /** Ends the generation now, with what it has. */
+  cancel(): void {
+    this.finish("cancelled");
+  }
+
+  /** Ends the generation with an error, which the loop and `result` throw. */
+  fail(error: unknown): void {
+    if (this.over) return;
+    this.failure = error;
+    this.finish("cancelled");
+  }
+
+  get isOver(): boolean {
+    return this.over;
+  }
+
+  /** The engine is about to run some of this request's tokens. */
+  began(): void {
+    if (this.startedMs === 0) this.startedMs = performance.now();
+  }
+
+  /** Chooses the next token from a row of logits. */
+  pick(logits: Float32Array): number {
+    return this.init.sampler(logits, [...this.prompt.slice(-64), ...this.tokens.slice(-64)]);
+  }
+
+  /** Takes a chosen token: text goes out, or the generation ends. */
+  accept(token: number): void {
+    this.lastMs = performance.now();
+    if (this.firstMs === 0) this.firstMs = this.lastMs;
+    if (this.init.eos.includes(token)) return this.finish("stop");
+    this.tokens.push(token);
+    const { text, stopped } = this.stops.push(this.init.stream.push(token));
+    this.emit(text);
+    if (stopped) return this.finish("stop", true);
+    if (this.tokens.length >= this.init.maxTokens || this.prompt.length + this.tokens.length >= this.init.context) return this.finish("length");
+    this.nextToken = token;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
+    try {
+      for (;;) {
+        while (this.pieces.length > 0) yield this.pieces.shift()!;
+        if (this.over) break;
+        await new Promise<void>((resolve) => (this.wake = resolve));
+      }
+      if (this.failure !== undefined) throw this.failure;
+    } finally {
+      this.cancel();
+    }
+  }
+
+  private readonly abort = () => this.fail(this.init.signal?.reason);
+
+  private emit(text: string): void {
+    if (text === "") return;
+    this.text += text;
+    this.pieces.push(text);
+    this.wake();
+  }
+
+  private finish(finishReason: FinishReason, cut = false): void {
+    if (this.over) return;
+    if (!cut) {
+      const { text, stopped } = this.stops.push(this.init.stream.flush());
+      this.emit(stopped ? text : text + this.stops.flush());
+    }
+    this.over = true;
+    this.init.signal?.removeEventListener("abort", this.abort);
+    this.init.onEnd(this);
+    if (this.failure !== undefined) this.settle.reject(this.failure);
+    else this.settle.resolve({ text: this.text, tokens: this.tokens, promptTokens: this.prompt.length, finishReason, seed: this.init.seed, timings: this.timings() });
+    this.wake();
+  }
+
+  private timings(): GenerationTimings {
+    const later = this.tokens.length - 1;
+    const decodeMs = this.lastMs - this.firstMs;
+    const prefillMs = this.firstMs - this.startedMs;
+    return {
+      ttftMs: this.firstMs === 0 ? 0 : this.firstMs - this.createdMs,
+      tpotMs: later > 0 ? decodeMs / later : null,
+      prefillTokensPerSecond: prefillMs > 0 ? (this.prompt.length / prefillMs) * 1000 : null,
+      decodeTokensPerSecond: later > 0 && decodeMs > 0 ? (later / decodeMs) * 1000 : null,
+    };
+  }
+}

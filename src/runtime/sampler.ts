@@ -1,0 +1,135 @@
+import { random } from "../tensor/random.ts";
+
+export interface SamplingParams {
+  /** 0 takes the most probable token (greedy); 1 samples the model's own distribution. Default 0.8. */
+  temperature?: number;
+  /** Keep the k most probable tokens; 0 keeps all. Default 40. */
+  topK?: number;
+  /** Keep the smallest set whose probabilities sum to at least topP (Holtzman et al. 2020); 1 keeps all. Default 0.95. */
+  topP?: number;
+  /** Drop tokens less probable than minP times the most probable one (Nguyen et al. 2024); 0 drops none. Default 0.05. */
+  minP?: number;
+  /** Divides positive and multiplies negative logits of tokens seen in the last 64 (Keskar et al. 2019); 1 does nothing. Default 1. */
+  repeatPenalty?: number;
+  /** Same seed, same text. Default: a random one, reported in the result. */
+  seed?: number;
+}
+
+const DEFAULTS = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0.05, repeatPenalty: 1 };
+
+/** How far back the repetition penalty looks, in tokens. */
+const PENALTY_WINDOW = 64;
+
+/** Fills in defaults. @throws RangeError naming the parameter that is out of range. */
+export function resolveSampling(params: SamplingParams): Required<SamplingParams> {
+  const given = Object.fromEntries(Object.entries(params).filter(([, value]) => value !== undefined));
+  const full = { ...DEFAULTS, seed: Math.floor(Math.random() * 4294967296), ...given } as Required<SamplingParams>;
+  const check = (name: keyof SamplingParams, ok: boolean, expected: string) => {
+    if (!ok) throw new RangeError(`${name}: expected ${expected}, found ${full[name]}`);
+  };
+  check("temperature", full.temperature >= 0 && Number.isFinite(full.temperature), "0 or more");
+  check("topK", Number.isSafeInteger(full.topK) && full.topK >= 0, "a whole number, 0 or more");
+  check("topP", full.topP > 0 && full.topP <= 1, "more than 0, at most 1");
+  check("minP", full.minP >= 0 && full.minP < 1, "0 or more, less than 1");
+  check("repeatPenalty", full.repeatPenalty > 0 && Number.isFinite(full.repeatPenalty), "more than 0");
+  check("seed", Number.isSafeInteger(full.seed) && full.seed >= 0, "a whole number, 0 or more");
+  return full;
+}
+
+/** Picks the next token from logits [vocabSize], given the tokens so far. Logits are left as they are. */
+export type Sampler = (logits: Float32Array, history: readonly number[]) => number;
+
+/** Order: repetition penalty, topK, topP, minP, temperature, draw. */
+export function createSampler(params: Required<SamplingParams>): Sampler {
+  const { temperature, topK, topP, minP, repeatPenalty } = params;
+  const uniform = random(params.seed);
+  return (given, history) => {
+    const logits = repeatPenalty === 1 ? given : penalise(given, history, repeatPenalty);
+    if (temperature === 0) return argmax(logits);
+    const kept = candidates(logits, topK, topP, minP);
+    const weights = kept.map(({ logit }) => Math.exp((logit - kept[0].logit) / temperature));
+    let left = uniform() * weights.reduce((a, b) => a + b, 0);
+    for (let i = 0; i < kept.length; i++) {
+      left -= weights[i];
+      if (left < 0) return kept[i].id;
+    }
+    return kept[kept.length - 1].id;
+  };
+}
+
+/** Index of the largest value; the first of equals. */
+export function argmax(values: Float32Array): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i;
+  return best;
+}
+
+/** Softmax of logits, in float64. */
+export function softmax(logits: Float32Array): Float64Array {
+  const result = new Float64Array(logits.length);
+  const max = logits[argmax(logits)];
+  let sum = 0;
+  for (let i = 0; i < logits.length; i++) sum += result[i] = Math.exp(logits[i] - max);
+  for (let i = 0; i < logits.length; i++) result[i] /= sum;
+  return result;
+}
+
+/** Ids of the k largest values, largest first, the first of equals first. */
+export function topIds(values: Float32Array | Float64Array, k: number): number[] {
+  // A heap of the best k so far, worst on top: one pass, O(n log k).
+  const heap: number[] = [];
+  const worse = (a: number, b: number) => values[a] < values[b] || (values[a] === values[b] && a > b);
+  const sink = (at: number) => {
+    for (;;) {
+      let worst = at;
+      for (const child of [2 * at + 1, 2 * at + 2]) if (child < heap.length && worse(heap[child], heap[worst])) worst = child;
+      if (worst === at) return;
+      [heap[at], heap[worst]] = [heap[worst], heap[at]];
+      at = worst;
+    }
+  };
+  const size = Math.min(k, values.length);
+  for (let i = 0; i < size; i++) heap.push(i);
+  for (let i = size >> 1; i >= 0; i--) sink(i);
+  for (let i = size; i < values.length; i++) {
+    if (size === 0 || values[i] <= values[heap[0]]) continue;
+    heap[0] = i;
+    sink(0);
+  }
+  return heap.sort((a, b) => (worse(a, b) ? 1 : -1));
+}
+
+/** What topK, topP and minP leave, most probable first. */
+function candidates(logits: Float32Array, topK: number, topP: number, minP: number): { id: number; logit: number }[] {
+  const max = logits[argmax(logits)];
+  const floor = minP > 0 ? max + Math.log(minP) : -Infinity;
+  let ids: number[];
+  if (topK > 0) ids = topIds(logits, topK);
+  else {
+    ids = [];
+    // A token below this probability can't belong to the nucleus: all such tokens together weigh less than 1 - topP.
+    const nucleus = topP < 1 ? max + Math.log((1 - topP) / logits.length) : -Infinity;
+    const least = Math.max(floor, nucleus);
+    for (let i = 0; i < logits.length; i++) if (logits[i] >= least) ids.push(i);
+    if (topP < 1) ids.sort((a, b) => logits[b] - logits[a] || a - b);
+  }
+  if (topP < 1) {
+    const total = topK > 0 ? sumExp(ids.map((id) => logits[id]), max) : sumExp(logits, max);
+    let sum = 0;
+    const end = ids.findIndex((id) => (sum += Math.exp(logits[id] - max)) >= topP * total);
+    if (end >= 0) ids.length = end + 1;
+  }
+  return ids.filter((id) => logits[id] >= floor).map((id) => ({ id, logit: logits[id] }));
+}
+
+function sumExp(logits: Float32Array | number[], max: number): number {
+  let sum = 0;
+  for (const logit of logits) sum += Math.exp(logit - max);
+  return sum;
+}
+
+function penalise(logits: Float32Array, history: readonly number[], penalty: number): Float32Array {
+  const result = logits.slice();
+  for (const id of new Set(history.slice(-PENALTY_WINDOW))) result[id] = result[id] > 0 ? result[id] / penalty : result[id] * penalty;
+  return result;
+}
