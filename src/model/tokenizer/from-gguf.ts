@@ -1,0 +1,94 @@
+import { FormatError, quote } from "../formats/errors.ts";
+import { getBool, getNumber, getNumbers, getString, getStrings, type HasMetadata } from "../formats/gguf-values.ts";
+import { spmTokenizer } from "./spm.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { TokenType } from "./vocabulary.ts";
+
+/** Tokens that end a generation in the vocabularies that have them: llama.cpp knows them by name, whatever the metadata says. */
+const END_NAMES: readonly string[] = [
+  "<|eot_id|>",
+  "<|eom_id|>",
+  "<|im_end|>",
+  "<|end|>",
+  "<|return|>",
+  "<|call|>",
+  "<|calls|>",
+  "<|flush|>",
+  "<end_of_turn>",
+  "<|endoftext|>",
+  "<|end_of_text|>",
+  "<EOT>",
+  "_<EOT>",
+  "<end_of_utterance>",
+  "<｜end▁of▁sentence｜>",
+  // Where one file or repository ends and the next begins, in vocabularies for code.
+  "<|fim_pad|>",
+  "<fim-pad>",
+  "<fim_pad>",
+  "<PAD>",
+  "<|fim_repo|>",
+  "<|repo_name|>",
+  "<fim-repo>",
+  "<REPO>",
+  "<reponame>",
+  "<|file_sep|>",
+];
+
+const END_KEYS: readonly string[] = ["eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"];
+
+/**
+ * The tokenizer that a GGUF file describes under `tokenizer.ggml.*`.
+ * @throws FormatError when the file has none, its model is not supported, or its vocabulary is not consistent.
+ */
+export function tokenizerFromGguf(file: HasMetadata): Tokenizer {
+  const model = getString(file, "tokenizer.ggml.model");
+  const read = MODELS[model];
+  if (read !== undefined) return read(file);
+  const known = Object.keys(MODELS).join(", ");
+  throw new FormatError(file.name, `key "tokenizer.ggml.model": expected one of ${known}, found ${quote(model)}`);
+}
+
+const MODELS: Readonly<Record<string, ((file: HasMetadata) => Tokenizer) | undefined>> = { llama: llamaModel };
+
+/** SentencePiece BPE. Defaults are those of llama.cpp: ids 0, 1, 2 are unk, bos, eos; bos and a space come first. */
+function llamaModel(file: HasMetadata): Tokenizer {
+  const common = readCommon(file);
+  const size = common.tokens.length;
+  const bos = common.bos ?? (size > 1 ? 1 : undefined);
+  return spmTokenizer({
+    ...common,
+    scores: getNumbers(file, "tokenizer.ggml.scores", new Float32Array(size)),
+    unk: common.unk ?? 0,
+    bos,
+    eos: file.metadata.has("tokenizer.ggml.eos_token_id") || size < 3 ? common.eos : [2, ...common.eos],
+    addBos: bos !== undefined && getBool(file, "tokenizer.ggml.add_bos_token", true),
+    addSpacePrefix: getBool(file, "tokenizer.ggml.add_space_prefix", true),
+  });
+}
+
+/** What the vocabularies of all models have. */
+function readCommon(file: HasMetadata) {
+  const tokens = getStrings(file, "tokenizer.ggml.tokens");
+  const id = (name: string): number | undefined => {
+    const key = `tokenizer.ggml.${name}_token_id`;
+    return file.metadata.has(key) ? getNumber(file, key) : undefined;
+  };
+  const types = file.metadata.has("tokenizer.ggml.token_type")
+    ? Uint8Array.from(getNumbers(file, "tokenizer.ggml.token_type"))
+    : undefined;
+  const named = END_NAMES.flatMap((name) => {
+    const found = tokens.indexOf(name);
+    return found < 0 ? [] : [found];
+  });
+  // Such a token is control, also where a file calls it something else.
+  if (types !== undefined) for (const end of named) if (end < types.length) types[end] = TokenType.control;
+  const given = END_KEYS.map(id).filter((end) => end !== undefined);
+  return { tokens, types, bos: id("bos"), eos: endIds(tokens, [...given, ...named]), unk: id("unknown"), source: file.name };
+}
+
+/** In the vocabularies that have both a return and a call token (o200k_harmony, solar-open), "<|end|>" ends a message, not a generation. */
+function endIds(tokens: readonly string[], ids: readonly number[]): number[] {
+  const has = (...names: string[]): boolean => names.some((name) => ids.includes(tokens.indexOf(name)));
+  const endIsInner = has("<|call|>", "<|calls|>") && has("<|return|>", "<|flush|>");
+  return ids.filter((id) => !(endIsInner && tokens[id] === "<|end|>"));
+}
