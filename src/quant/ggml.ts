@@ -50,6 +50,8 @@ export const GGML_TYPES: Readonly<Record<string, GgmlType>> = {
   TQ1_0: type(34, 256, 54),
   TQ2_0: type(35, 256, 66),
   MXFP4: type(39, 32, 17),
+  NVFP4: type(40, 64, 36),
+  Q1_0: type(41, 128, 18),
 };
 
 /** Ids that GGML gave up: files with them exist, their layout is no longer defined. */
