@@ -1,5 +1,7 @@
 import { FormatError, quote } from "../formats/errors.ts";
 import { getBool, getNumber, getNumbers, getString, getStrings, type HasMetadata } from "../formats/gguf-values.ts";
+import { bpeTokenizer } from "./bpe.ts";
+import { PRE_TOKENIZERS } from "./pretokenize.ts";
 import { spmTokenizer } from "./spm.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { TokenType } from "./vocabulary.ts";
@@ -48,7 +50,7 @@ export function tokenizerFromGguf(file: HasMetadata): Tokenizer {
   throw new FormatError(file.name, `key "tokenizer.ggml.model": expected one of ${known}, found ${quote(model)}`);
 }
 
-const MODELS: Readonly<Record<string, ((file: HasMetadata) => Tokenizer) | undefined>> = { llama: llamaModel };
+const MODELS: Readonly<Record<string, ((file: HasMetadata) => Tokenizer) | undefined>> = { llama: llamaModel, gpt2: gpt2Model };
 
 /** SentencePiece BPE. Defaults are those of llama.cpp: ids 0, 1, 2 are unk, bos, eos; bos and a space come first. */
 function llamaModel(file: HasMetadata): Tokenizer {
@@ -64,6 +66,19 @@ function llamaModel(file: HasMetadata): Tokenizer {
     addBos: bos !== undefined && getBool(file, "tokenizer.ggml.add_bos_token", true),
     addSpacePrefix: getBool(file, "tokenizer.ggml.add_space_prefix", true),
   });
+}
+
+/** Byte-level BPE. */
+function gpt2Model(file: HasMetadata): Tokenizer {
+  const common = readCommon(file);
+  const name = getString(file, "tokenizer.ggml.pre", "default");
+  const pre = PRE_TOKENIZERS.get(name);
+  if (pre === undefined) {
+    const known = [...PRE_TOKENIZERS.keys()].join(", ");
+    throw new FormatError(file.name, `key "tokenizer.ggml.pre": expected one of ${known}, found ${quote(name)}`);
+  }
+  const addBos = getBool(file, "tokenizer.ggml.add_bos_token", pre.addBos === true);
+  return bpeTokenizer({ ...common, merges: getStrings(file, "tokenizer.ggml.merges"), pre, addBos: addBos && common.bos !== undefined });
 }
 
 /** What the vocabularies of all models have. */

@@ -1,9 +1,8 @@
 import { FormatError } from "../formats/errors.ts";
-import { detokenizer } from "./detokenize.ts";
+import { buildTokenizer } from "./build.ts";
 import { cachedFind, mergeSymbols, type Merges } from "./merge.ts";
-import { specialSplitter, type SpecialSplitter } from "./special.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { byteName, byteOf, checkId, TokenType, vocabulary, wellFormed, type Vocabulary, type VocabularyInit } from "./vocabulary.ts";
+import { byteName, byteOf, TokenType, vocabulary, type Vocabulary, type VocabularyInit } from "./vocabulary.ts";
 
 /** A SentencePiece-BPE vocabulary: tokens with scores instead of a list of merges. */
 export interface SpmInit extends VocabularyInit {
@@ -26,45 +25,14 @@ export function spmTokenizer(init: SpmInit): Tokenizer {
   const words = vocabulary(init);
   const { tokens, types } = words;
   const { addSpacePrefix = true, space = "▁" } = init;
-  const encodeFragment = fragmentEncoder(words, init.scores, space);
-  const split = { plain: splitter(words, false), special: splitter(words, true) };
-
   const utf8 = new TextEncoder();
-  const shown: Uint8Array[] = [];
-  const bytes = (id: number): Uint8Array => {
-    checkId(id, tokens.length);
-    return (shown[id] ??= shownBytes(tokens[id], types[id], space, utf8));
-  };
-  const { decode, stream } = detokenizer({
-    bytes,
-    prefixAtStart: addSpacePrefix,
-    prefixAfter: (id) => addSpacePrefix && (types[id] === TokenType.control || types[id] === TokenType.userDefined),
+  return buildTokenizer(words, {
+    encodeText: textEncoder(words, init.scores, space),
+    bytes: (id) => shownBytes(tokens[id], types[id], space, utf8),
+    // llama2.c writes control tokens as "\n<s>\n".
+    piece: (id) => (types[id] === TokenType.control ? tokens[id].trim() : tokens[id].replaceAll(space, "▁")),
+    spacePrefix: addSpacePrefix,
   });
-
-  return {
-    vocabSize: tokens.length,
-    bos: words.bos,
-    eos: words.eos,
-    addBos: words.addBos,
-    encode(text, options = {}) {
-      const clean = wellFormed(text);
-      const out: number[] = [];
-      let prefixed = addSpacePrefix;
-      for (const part of (options.special === true ? split.special : split.plain)(clean)) {
-        if ("id" in part) out.push(part.id);
-        else encodeFragment((prefixed ? " " : "") + clean.slice(part.start, part.end), out);
-        prefixed = addSpacePrefix && "id" in part;
-      }
-      return out;
-    },
-    decode,
-    piece(id) {
-      checkId(id, tokens.length);
-      // llama2.c writes control tokens as "\n<s>\n".
-      return types[id] === TokenType.control ? tokens[id].trim() : tokens[id].replaceAll(space, "▁");
-    },
-    stream,
-  };
 }
 
 /**
@@ -94,7 +62,7 @@ function mergeRanks({ source, tokens }: Vocabulary, scores: ArrayLike<number>): 
 }
 
 /** Encodes text without special tokens; appends the ids. */
-function fragmentEncoder(words: Vocabulary, scores: ArrayLike<number>, space: string): (text: string, out: number[]) => void {
+function textEncoder(words: Vocabulary, scores: ArrayLike<number>, space: string): (text: string, out: number[]) => void {
   const { tokens, ids } = words;
   // Symbols are token ids, then the characters that only occur inside of tokens.
   const symbols = [...tokens];
@@ -162,13 +130,6 @@ function byteFallback({ ids, unk, source }: Vocabulary): (code: number, out: num
     }
     for (const id of found) out.push(id);
   };
-}
-
-function splitter({ tokens, types }: Vocabulary, special: boolean): SpecialSplitter {
-  const wanted: number[] = special ? [TokenType.userDefined, TokenType.control, TokenType.unknown] : [TokenType.userDefined];
-  const names = new Map<string, number>();
-  for (let id = 0; id < tokens.length; id++) if (wanted.includes(types[id]) && tokens[id] !== "") names.set(tokens[id], id);
-  return specialSplitter(names);
 }
 
 /** As llama.cpp's `token_to_piece` without special tokens. */

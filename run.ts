@@ -1,0 +1,60 @@
+#!/usr/bin/env node
+import process from "node:process";
+import { parseArgs } from "node:util";
+import { bench } from "./src/runtime/commands/bench.ts";
+import { type Command, UsageError } from "./src/runtime/commands/command.ts";
+import { generate } from "./src/runtime/commands/generate.ts";
+import { inspect } from "./src/runtime/commands/inspect.ts";
+import { logits } from "./src/runtime/commands/logits.ts";
+import { tokenize } from "./src/runtime/commands/tokenize.ts";
+import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
+
+const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, bench];
+
+async function main(args: readonly string[]): Promise<void> {
+  const interrupt = new AbortController();
+  process.once("SIGINT", () => interrupt.abort());
+  const io = nodeIo(interrupt.signal);
+  const named = args.length > 0 && !args[0].startsWith("-");
+  const command = named ? COMMANDS.find(({ name }) => name === args[0]) : generate;
+  if (!command) throw new UsageError(`expected one of ${COMMANDS.map(({ name }) => name).join(", ")}, found ${JSON.stringify(args[0])}`);
+  const values = parse(command, named ? args.slice(1) : args);
+  if (values.version) return io.out(`memwall ${packageVersion()}\n`);
+  if (values.help) return io.out(named ? commandHelp(command) : overview());
+  await command.run(values, io);
+}
+
+function parse(command: Command, args: readonly string[]) {
+  const options = Object.fromEntries(Object.entries(command.options).map(([name, { type, multiple = false }]) => [name, { type, multiple }]));
+  const own = { help: { type: "boolean", short: "h" }, version: { type: "boolean", short: "v" } } as const;
+  try {
+    return parseArgs({ args: [...args], options: { ...options, ...own }, allowPositionals: false }).values;
+  } catch (error) {
+    throw new UsageError((error as Error).message.split(". ")[0].split("\n")[0]);
+  }
+}
+
+function overview(): string {
+  const commands = COMMANDS.map(({ name, summary }) => `  ${name.padEnd(10)} ${summary}`).join("\n");
+  return `memwall ${packageVersion()}: runs a language model and shows where every byte goes\n\nrun.ts [command] [options], run.ts command --help\n\n${commands}\n\n${commandHelp(generate)}`;
+}
+
+function commandHelp({ name, summary, options }: Command): string {
+  const label = ([flag, { value }]: [string, Command["options"][string]]) => `  --${flag}${value ? ` ${value}` : ""}`;
+  const entries = Object.entries(options);
+  const width = entries.reduce((most, entry) => Math.max(most, label(entry).length), 0);
+  return `run.ts ${name}: ${summary}\n\n${entries.map((entry) => `${label(entry).padEnd(width)}  ${entry[1].help}`).join("\n")}\n`;
+}
+
+/** One line for every failure: 2 when the command line is wrong, else 1. */
+function fail(error: unknown): void {
+  const message = error instanceof Error ? error.message : String(error);
+  const line = (error as NodeSystemError).code === "EPIPE" ? "standard output: closed by its reader" : message.replaceAll("\n", " ");
+  const hint = error instanceof UsageError ? " (run.ts --help lists the options)" : "";
+  process.stderr.write(`memwall: ${line}${hint}\n`);
+  process.exitCode = error instanceof UsageError ? 2 : 1;
+}
+
+// A reader that goes away is reported by the write that meets it, once.
+process.stdout.on("error", () => {});
+await main(process.argv.slice(2)).catch(fail);

@@ -1,0 +1,26 @@
+/** memwall as a library: load a model, generate, and read what every op cost. */
+export { Engine, type EngineOptions, type GenerateParams } from "./runtime/engine.ts";
+export { Generation, type FinishReason, type GenerationResult, type GenerationTimings } from "./runtime/generation.ts";
+export type { SamplingParams } from "./runtime/sampler.ts";
+export type { Backend } from "./runtime/backend.ts";
+export { describeRun, phaseTable } from "./runtime/report.ts";
+export { chromeTrace } from "./runtime/trace.ts";
+export { bench, type BenchOptions, type BenchResult } from "./runtime/bench.ts";
+export { decodeStepReads } from "./runtime/decode-cost.ts";
+export { type Batch, createModel, forward, makeBatch, type Model, type Run } from "./model/decoder.ts";
+export { type ModelConfig, parameterCount, type RopeConfig, type RopeScaling, validateConfig } from "./model/config.ts";
+export { loadWeights } from "./model/load.ts";
+export { type ModelFile, openModel } from "./model/open.ts";
+export { randomWeights, SHAPES } from "./model/shapes.ts";
+export { type LayerWeights, linears, weightBytes, type Weights } from "./model/weights.ts";
+export { FormatError } from "./model/formats/errors.ts";
+export { type ByteSource, memorySource } from "./model/formats/source.ts";
+export type { Tokenizer, TokenStream } from "./model/tokenizer/tokenizer.ts";
+export { KvCache, KvCacheFullError, type KvSequence, PAGE_SIZE } from "./kvcache/cache.ts";
+export type { Kernels } from "./tensor/kernels.ts";
+export { Ledger, type LedgerOptions, OP_KINDS, type OpHook, type OpKind, type OpRecord, type Phase, type Total, type Traffic } from "./tensor/ledger.ts";
+export { type AttentionMethod, type Linear, Ops } from "./tensor/ops.ts";
+export { scalarKernels } from "./tensor/scalar/index.ts";
+export { shapeKernels } from "./tensor/shapes.ts";
+export { Tensor } from "./tensor/tensor.ts";
+export { breakdown, type BreakdownRow, groupTotals, type PhaseBreakdown } from "./tensor/totals.ts";

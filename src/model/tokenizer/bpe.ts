@@ -1,0 +1,128 @@
+import { FormatError, quote } from "../formats/errors.ts";
+import { buildTokenizer } from "./build.ts";
+import { cachedFind, mergeSymbols, type Merges } from "./merge.ts";
+import { words as cutWords, type PreTokenizer } from "./pretokenize.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { TokenType, vocabulary, type Vocabulary, type VocabularyInit } from "./vocabulary.ts";
+
+/** A byte-level BPE vocabulary. Token names spell bytes as characters: "Ġ" is a space (Radford et al. 2019, GPT-2's encoder.py). */
+export interface BpeInit extends VocabularyInit {
+  /** Pairs of symbols that merge, a space between the two; the first of the list merges first. */
+  merges: readonly string[];
+  /** How text is cut into words; merges do not cross them. */
+  pre: PreTokenizer;
+}
+
+/**
+ * The tokenizer that GGUF calls `gpt2`: text is cut into words, a word's UTF-8 bytes are merged by the list of merges. Ids equal those of
+ * llama.cpp. A merged symbol that is no token is spelled in its bytes' tokens, and a byte without a token is left out, as there.
+ * @throws FormatError when the vocabulary is not consistent or a merge is not a pair.
+ */
+export function bpeTokenizer(init: BpeInit): Tokenizer {
+  const vocab = vocabulary(init);
+  const { tokens, types } = vocab;
+  const utf8 = new TextEncoder();
+  return buildTokenizer(vocab, {
+    encodeText: textEncoder(vocab, init.merges, init.pre),
+    bytes(id) {
+      if (types[id] === TokenType.normal) return spelledBytes(tokens[id], utf8);
+      return types[id] === TokenType.userDefined ? utf8.encode(tokens[id]) : new Uint8Array(0);
+    },
+    piece: (id) => tokens[id],
+    spacePrefix: false,
+  });
+}
+
+/** Words of at most this many UTF-16 units are remembered, up to this many words. */
+const WORD_LENGTH = 32;
+const WORD_COUNT = 1 << 16;
+
+function textEncoder(vocab: Vocabulary, lines: readonly string[], pre: PreTokenizer): (text: string, out: number[]) => void {
+  const encodeWord = wordEncoder(vocab, lines, pre.wholeWords === true);
+  const known = new Map<string, readonly number[]>();
+  return (text, out) => {
+    for (const word of cutWords(text, pre)) {
+      let ids = known.get(word);
+      if (ids === undefined) {
+        ids = encodeWord(word);
+        if (word.length <= WORD_LENGTH) {
+          if (known.size >= WORD_COUNT) known.clear();
+          known.set(word, ids);
+        }
+      }
+      for (const id of ids) out.push(id);
+    }
+  };
+}
+
+function wordEncoder({ tokens, ids, source }: Vocabulary, lines: readonly string[], wholeWords: boolean): (word: string) => number[] {
+  // Symbols are token ids, then what occurs in merges without being a token.
+  const symbols = [...tokens];
+  const extra = new Map<string, number>();
+  const symbolOf = (name: string): number => {
+    let symbol = ids.get(name) ?? extra.get(name);
+    if (symbol === undefined) extra.set(name, (symbol = symbols.push(name) - 1));
+    return symbol;
+  };
+  const byteSymbols = Int32Array.from(BYTE_CHARACTERS, symbolOf);
+
+  const order = new Map<string, number>();
+  lines.forEach((line, merge) => {
+    const space = line.indexOf(" ", 1);
+    if (space < 0 || space === line.length - 1) {
+      throw new FormatError(source, `merge ${merge}: expected two symbols with a space between them, found ${quote(line)}`);
+    }
+    if (!order.has(line)) order.set(line, merge);
+  });
+  const result = new Int32Array(lines.length);
+  const merges: Merges = {
+    find: cachedFind((left, right) => {
+      const merge = order.get(`${symbols[left]} ${symbols[right]}`);
+      if (merge === undefined) return -1;
+      result[merge] = symbolOf(symbols[left] + symbols[right]);
+      return merge;
+    }),
+    rank: Int32Array.from(lines, (_, merge) => merge),
+    result,
+  };
+
+  const utf8 = new TextEncoder();
+  return (word) => {
+    const bytes = utf8.encode(word);
+    if (wholeWords) {
+      const whole = ids.get(Array.from(bytes, (byte) => BYTE_CHARACTERS[byte]).join(""));
+      if (whole !== undefined) return [whole];
+    }
+    const run = Int32Array.from(bytes, (byte) => byteSymbols[byte]);
+    const kept = mergeSymbols(run, run.length, merges);
+    const out: number[] = [];
+    for (let i = 0; i < kept; i++) {
+      if (run[i] < tokens.length) out.push(run[i]);
+      else for (const character of symbols[run[i]]) out.push(...[ids.get(character)].filter((id) => id !== undefined));
+    }
+    return out;
+  };
+}
+
+/** By byte: itself where it is a printable Latin-1 character, else the next free character from U+0100 on. */
+const BYTE_CHARACTERS: readonly string[] = byteCharacters();
+const CHARACTER_BYTES: ReadonlyMap<string, number> = new Map(BYTE_CHARACTERS.map((character, byte) => [character, byte]));
+
+function byteCharacters(): string[] {
+  let free = 0x100;
+  return Array.from({ length: 256 }, (_, byte) => {
+    const printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
+    return String.fromCharCode(printable ? byte : free++);
+  });
+}
+
+/** The bytes that a token's name spells; a character that stands for no byte stays itself. */
+function spelledBytes(name: string, utf8: TextEncoder): Uint8Array {
+  const bytes: number[] = [];
+  for (const character of name) {
+    const byte = CHARACTER_BYTES.get(character);
+    if (byte === undefined) bytes.push(...utf8.encode(character));
+    else bytes.push(byte);
+  }
+  return Uint8Array.from(bytes);
+}

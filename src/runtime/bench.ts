@@ -1,0 +1,87 @@
+import { KvCache, PAGE_SIZE } from "../kvcache/cache.ts";
+import { forward, makeBatch, type Model } from "../model/decoder.ts";
+import type { Kernels } from "../tensor/kernels.ts";
+import { Ledger } from "../tensor/ledger.ts";
+import { type AttentionMethod, Ops } from "../tensor/ops.ts";
+import { breakdown } from "../tensor/totals.ts";
+import { argmax } from "./sampler.ts";
+
+export interface BenchOptions {
+  readonly promptTokens: number;
+  readonly tokens: number;
+  /** Timed repetitions, of which the median is reported. Cost-only kernels run once. */
+  readonly repeat: number;
+  readonly attention: AttentionMethod;
+  /** Prompt tokens in one step. */
+  readonly chunk: number;
+  readonly onProgress?: (done: string) => void;
+}
+
+export interface BenchResult {
+  /** null for cost-only kernels; median over the repetitions. */
+  prefill: { tokensPerSecond: number | null };
+  decode: { tokensPerSecond: number | null; gbPerSecond: number | null };
+  /** Bytes read by one decode step, averaged over the run. */
+  bytesPerDecodeStep: number;
+  breakdown: ReturnType<typeof breakdown>;
+}
+
+/**
+ * Feeds a made-up prompt and decodes greedily, one sequence. Speeds are taken with the ledger off, costs in one more pass with it on.
+ */
+export function bench(model: Model, kernels: Kernels, options: BenchOptions): BenchResult {
+  const { promptTokens, tokens, repeat, onProgress } = options;
+  const prefillMs: number[] = [];
+  const decodeMs: number[] = [];
+  const costsOnly = kernels.name === "shapes";
+  const cache = new KvCache(kernels, model.config, Math.ceil((promptTokens + tokens) / PAGE_SIZE));
+  const ledger = new Ledger(false, { timing: !costsOnly });
+  const ops = new Ops(kernels, ledger, options.attention);
+  for (let round = 0; !costsOnly && round < repeat; round++) {
+    onProgress?.(`round ${round + 1} of ${repeat}`);
+    const times = pass(model, ops, cache, options);
+    prefillMs.push(times.prefillMs);
+    decodeMs.push(times.decodeMs);
+  }
+  onProgress?.("costs");
+  ledger.on = true;
+  pass(model, ops, cache, options);
+  const costs = breakdown(ledger.totals());
+  const bytesPerDecodeStep = (costs.decode?.total.bytesRead ?? 0) / tokens;
+  const rate = (count: number, ms: number[]) => (costsOnly || ms.length === 0 ? null : (count / median(ms)) * 1000);
+  const decodeRate = rate(tokens, decodeMs);
+  return {
+    prefill: { tokensPerSecond: rate(promptTokens, prefillMs) },
+    decode: { tokensPerSecond: decodeRate, gbPerSecond: decodeRate === null ? null : (decodeRate * bytesPerDecodeStep) / 1e9 },
+    bytesPerDecodeStep,
+    breakdown: costs,
+  };
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = [...values].sort((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+function pass(model: Model, ops: Ops, cache: KvCache, { promptTokens, tokens, chunk }: BenchOptions) {
+  const { vocabSize } = model.config;
+  const sequence = cache.create();
+  const prompt = Array.from({ length: promptTokens }, (_, i) => (i * 7919 + 1) % vocabSize);
+  let next = 0;
+  const started = performance.now();
+  for (let at = 0; at < promptTokens; at += chunk) {
+    const last = at + chunk >= promptTokens;
+    const run = { sequence, tokens: prompt.slice(at, at + chunk), logits: last ? "last" : "none", prompt: true } as const;
+    const logits = forward(model, ops, makeBatch(cache, [run]));
+    if (logits) next = ops.sample(logits, argmax);
+  }
+  const prefilled = performance.now();
+  for (let i = 0; i < tokens; i++) {
+    const logits = forward(model, ops, makeBatch(cache, [{ sequence, tokens: [next], logits: "last", prompt: false }]))!;
+    next = ops.sample(logits, argmax);
+  }
+  const ended = performance.now();
+  cache.release(sequence);
+  return { prefillMs: prefilled - started, decodeMs: ended - prefilled };
+}

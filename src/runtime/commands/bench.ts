@@ -1,0 +1,74 @@
+import { createModel, type Model } from "../../model/decoder.ts";
+import { loadWeights } from "../../model/load.ts";
+import { parameterCount } from "../../model/config.ts";
+import { randomWeights, SHAPES } from "../../model/shapes.ts";
+import { weightBytes } from "../../model/weights.ts";
+import type { Kernels } from "../../tensor/kernels.ts";
+import { shapeKernels } from "../../tensor/shapes.ts";
+import { BACKENDS, createKernels } from "../backend.ts";
+import { bench as measure } from "../bench.ts";
+import { count, formatBytes, phaseTable } from "../report.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, MODEL_OPTIONS, number, text, UsageError, type Values } from "./command.ts";
+import { openFrom } from "./tokenize.ts";
+
+export const bench: Command = {
+  name: "bench",
+  summary: "prefill and decode speed of a model, or of a published model's shape with random weights",
+  options: {
+    shape: { type: "string", value: "NAME", help: Object.keys(SHAPES).join(", ") },
+    weights: { type: "string", value: "FORMAT", help: "f32, int8 (default) or int4 weights for --shape" },
+    ...MODEL_OPTIONS,
+    "prompt-tokens": { type: "string", value: "P", help: "prompt length (default 64)" },
+    tokens: { type: "string", value: "N", help: "tokens to decode (default 32)" },
+    repeat: { type: "string", value: "R", help: "timed repetitions, the median counts (default 3)" },
+    backend: { type: "string", value: "NAME", help: "auto (default), scalar, or shapes: costs only, nothing is computed" },
+    attention: ENGINE_OPTIONS.attention,
+    ...JSON_OPTION,
+  },
+  async run(values, io) {
+    const promptTokens = number(values, "prompt-tokens", { integer: true, min: 1 }, 64);
+    const tokens = number(values, "tokens", { integer: true, min: 1 }, 32);
+    const repeat = number(values, "repeat", { integer: true, min: 1 }, 3);
+    const attention = choice(values, "attention", ["tiled", "naive"] as const, "tiled");
+    const backend = choice(values, "backend", [...BACKENDS, "shapes"] as const, "auto");
+    if (text(values, "shape") !== undefined && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
+
+    const kernels = backend === "shapes" ? shapeKernels() : createKernels(backend);
+    const { model, parameters } = modelFor(values, io, kernels);
+    const { contextLength } = model.config;
+    if (promptTokens + tokens > contextLength) {
+      throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);
+    }
+    const onProgress = io.interactive ? (done: string) => io.err(`\r\x1b[K${done}`) : undefined;
+    const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, chunk: 256, onProgress });
+    if (io.interactive) io.err("\r\x1b[K");
+    kernels.close();
+
+    const { bytesPerDecodeStep, ...speeds } = result;
+    const facts = { backend: kernels.name, threads: 1, model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep } };
+    if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, ...speeds }, null, 2)}\n`);
+    const { prefill, decode, breakdown } = speeds;
+    const lines = [
+      `${model.config.name}: ${count(parameters)} parameters, ${formatBytes(facts.model.bytes)}, ${kernels.name} kernels`,
+      `one decode step reads ${formatBytes(bytesPerDecodeStep)}`,
+      ...(prefill.tokensPerSecond === null ? [] : [`prefill of ${promptTokens}: ${count(prefill.tokensPerSecond)} tokens/s`]),
+      ...(decode.tokensPerSecond === null ? [] : [`decode of ${tokens}: ${count(decode.tokensPerSecond)} tokens/s, ${decode.gbPerSecond!.toFixed(2)} GB/s`]),
+      ...(["prefill", "decode"] as const).flatMap((phase) => (breakdown[phase] ? ["", ...phaseTable(phase, breakdown[phase], io)] : [])),
+    ];
+    await io.out(`${lines.join("\n")}\n`);
+  },
+};
+
+function modelFor(values: Values, io: Io, kernels: Kernels): { model: Model; parameters: number } {
+  const name = text(values, "shape");
+  if (name === undefined) {
+    const file = openFrom(values, io);
+    const model = createModel(file.config, loadWeights(file, file.config, kernels));
+    file.source.close();
+    return { model, parameters: parameterCount(file.config, !file.tensors.has("output.weight")) };
+  }
+  if (!Object.hasOwn(SHAPES, name)) throw new UsageError(`--shape: expected one of ${Object.keys(SHAPES).join(", ")}, found ${JSON.stringify(name)}`);
+  const shape = SHAPES[name];
+  const weights = randomWeights(shape, kernels, choice(values, "weights", ["f32", "int8", "int4"] as const, "int8"));
+  return { model: createModel(shape.config, weights), parameters: parameterCount(shape.config, shape.tied) };
+}

@@ -1,0 +1,160 @@
+import type { Engine, EngineOptions } from "../engine.ts";
+import type { ByteSource } from "../../model/formats/source.ts";
+
+/** What a command may do to the world outside; run.ts brings Node's version, tests bring their own. */
+export interface Io {
+  /** Results. Resolves when the reader has taken them. */
+  out(text: string): Promise<void>;
+  /** Progress and remarks. */
+  err(text: string): void;
+  /** Whether someone watches `err` on a terminal. */
+  readonly interactive: boolean;
+  /** Whether `out` may carry colour codes. */
+  readonly color: boolean;
+  readonly columns: number;
+  /** Aborts when the user asks to stop (Ctrl-C). */
+  readonly interrupted: AbortSignal;
+  openFile(path: string): ByteSource;
+  readText(path: string): Promise<string>;
+  readStdin(): Promise<string>;
+  /** Fails now if `path` can't be written; the file appears under its name only when `commit` is called. */
+  createFile(path: string): OutputFile;
+  /** The model that ships with memwall. */
+  readonly shippedModel: string;
+}
+
+export interface OutputFile {
+  write(data: string | Uint8Array): void;
+  commit(): void;
+  /** Removes what was written. */
+  discard(): void;
+}
+
+/** An option of the command line: `util.parseArgs` plus words for --help. */
+export interface OptionSpec {
+  readonly type: "string" | "boolean";
+  readonly multiple?: boolean;
+  /** What the value is, for --help: PATH, N. */
+  readonly value?: string;
+  readonly help: string;
+}
+
+export type Values = Readonly<Record<string, string | boolean | readonly (string | boolean)[] | undefined>>;
+
+export interface Command {
+  readonly name: string;
+  /** One line. */
+  readonly summary: string;
+  readonly options: Readonly<Record<string, OptionSpec>>;
+  run(values: Values, io: Io): Promise<void>;
+}
+
+/** The command line itself is wrong: exit code 2. */
+export class UsageError extends Error {
+  override readonly name = "UsageError";
+}
+
+export function text(values: Values, name: string): string | undefined {
+  const value = values[name];
+  return typeof value === "string" ? value : undefined;
+}
+
+export function flag(values: Values, name: string): boolean {
+  return values[name] === true;
+}
+
+/** All values of an option that may be repeated. */
+export function texts(values: Values, name: string): string[] {
+  const value = values[name];
+  return Array.isArray(value) ? value.filter((item) => typeof item === "string") : [];
+}
+
+export interface NumberLimits {
+  readonly min?: number;
+  readonly max?: number;
+  readonly integer?: boolean;
+}
+
+/** @throws UsageError naming the flag, what was expected and what was found. */
+export function number(values: Values, name: string, limits?: NumberLimits): number | undefined;
+export function number(values: Values, name: string, limits: NumberLimits, fallback: number): number;
+export function number(values: Values, name: string, limits: NumberLimits = {}, fallback?: number): number | undefined {
+  const given = text(values, name);
+  if (given === undefined) return fallback;
+  const value = given.trim() === "" ? NaN : Number(given);
+  const { min = -Infinity, max = Infinity, integer = false } = limits;
+  if (Number.isFinite(value) && value >= min && value <= max && (!integer || Number.isSafeInteger(value))) return value;
+  const kind = integer ? "a whole number" : "a number";
+  const range = min > -Infinity && max < Infinity ? ` from ${min} to ${max}` : min > -Infinity ? `, ${min} or more` : max < Infinity ? ` up to ${max}` : "";
+  throw new UsageError(`--${name}: expected ${kind}${range}, found ${JSON.stringify(given)}`);
+}
+
+/** @throws UsageError listing the choices. */
+export function choice<T extends string>(values: Values, name: string, choices: readonly T[], fallback: T): T {
+  const given = text(values, name);
+  if (given === undefined) return fallback;
+  const found = choices.find((one) => one === given);
+  if (found === undefined) throw new UsageError(`--${name}: expected one of ${choices.join(", ")}, found ${JSON.stringify(given)}`);
+  return found;
+}
+
+/** "1,403" as token ids. @throws UsageError. */
+export function tokenIds(values: Values, name: string): number[] | undefined {
+  const given = text(values, name);
+  if (given === undefined) return undefined;
+  const ids = given.split(",").map((part) => (/^\s*\d+\s*$/.test(part) ? Number(part) : NaN));
+  if (ids.every((id) => Number.isSafeInteger(id))) return ids;
+  throw new UsageError(`--${name}: expected token ids such as 1,403,407, found ${JSON.stringify(given)}`);
+}
+
+export const MODEL_OPTIONS = {
+  model: { type: "string", value: "PATH", help: "GGUF file or llama2.c checkpoint (default: the model that ships with memwall)" },
+  tokenizer: { type: "string", value: "PATH", help: "tokenizer file of a llama2.c checkpoint" },
+} as const;
+
+export const PROMPT_OPTIONS = {
+  prompt: { type: "string", value: "TEXT", help: "text to continue" },
+  "prompt-file": { type: "string", value: "PATH", help: "read the prompt from a file, or from standard input with -" },
+  tokens: { type: "string", value: "IDS", help: "the prompt as token ids, taken as they are: 1,403,407" },
+} as const;
+
+export const ENGINE_OPTIONS = {
+  context: { type: "string", value: "N", help: "positions that a sequence may take (default: the model's own, at most 4096)" },
+  backend: { type: "string", value: "NAME", help: "auto (default) or scalar" },
+  attention: { type: "string", value: "NAME", help: "tiled (default) or naive, the textbook's" },
+} as const;
+
+export const JSON_OPTION = { json: { type: "boolean", help: "one JSON document on standard output" } } as const;
+
+/** A prompt given in one of the three ways, or undefined. @throws UsageError when it is given twice. */
+export async function promptFrom(values: Values, io: Io, nameOfTokens = "tokens"): Promise<string | number[] | undefined> {
+  const ways = ["prompt", "prompt-file", nameOfTokens].filter((name) => values[name] !== undefined);
+  if (ways.length > 1) throw new UsageError(`--${ways[0]} and --${ways[1]}: expected one prompt, found two`);
+  const file = text(values, "prompt-file");
+  if (file !== undefined) return file === "-" ? io.readStdin() : io.readText(file);
+  return tokenIds(values, nameOfTokens) ?? text(values, "prompt");
+}
+
+/** Loads the engine that the flags ask for, with progress for whoever watches. */
+export async function loadEngine(values: Values, io: Io, options: EngineOptions = {}): Promise<Engine> {
+  const { Engine } = await import("../engine.ts");
+  const { BACKENDS } = await import("../backend.ts");
+  const path = text(values, "model") ?? io.shippedModel;
+  const tokenizer = text(values, "tokenizer");
+  let shown = -1;
+  const engine = await Engine.load(io.openFile(path), {
+    ...options,
+    tokenizer: tokenizer === undefined ? undefined : io.openFile(tokenizer),
+    backend: choice(values, "backend", BACKENDS, "auto"),
+    attention: choice(values, "attention", ["tiled", "naive"] as const, "tiled"),
+    context: number(values, "context", { integer: true, min: 2 }),
+    onProgress: (share) => {
+      const percent = Math.floor(share * 100);
+      if (!io.interactive || percent === shown) return;
+      shown = percent;
+      io.err(`\rloading ${path} ${percent} %`);
+    },
+  });
+  if (shown >= 0) io.err("\r\x1b[K");
+  return engine;
+}

@@ -1,0 +1,71 @@
+import type { GenerationResult } from "../generation.ts";
+import type { Engine } from "../engine.ts";
+import { describeRun } from "../report.ts";
+import { chromeTrace } from "../trace.ts";
+import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, promptFrom, PROMPT_OPTIONS, text, texts, type Values } from "./command.ts";
+
+/** How the shipped model's stories begin when nobody says otherwise. */
+const DEFAULT_PROMPT = "Once upon a time";
+
+export const generate: Command = {
+  name: "generate",
+  summary: "continue a prompt, then show where time, flops and bytes went (the default command)",
+  options: {
+    ...MODEL_OPTIONS,
+    ...PROMPT_OPTIONS,
+    "max-tokens": { type: "string", value: "N", help: "generate at most N tokens (default 256)" },
+    temperature: { type: "string", value: "T", help: "0 takes the most probable token, 1 samples the model's own distribution (default 0.8)" },
+    "top-k": { type: "string", value: "K", help: "sample from the K most probable tokens, 0 from all (default 40)" },
+    "top-p": { type: "string", value: "P", help: "sample from the most probable tokens that sum to P (default 0.95)" },
+    "min-p": { type: "string", value: "P", help: "drop tokens below P times the most probable one (default 0.05)" },
+    "repeat-penalty": { type: "string", value: "R", help: "make recent tokens less likely (default 1, off)" },
+    seed: { type: "string", value: "N", help: "same seed, same text (default: a new one each time)" },
+    stop: { type: "string", multiple: true, value: "TEXT", help: "end at this text; may be repeated" },
+    ...ENGINE_OPTIONS,
+    "no-breakdown": { type: "boolean", help: "only the text" },
+    trace: { type: "string", value: "PATH", help: "write every op as a Chrome trace, for ui.perfetto.dev" },
+    ...JSON_OPTION,
+  },
+  async run(values, io) {
+    const json = flag(values, "json");
+    const tracePath = text(values, "trace");
+    const params = generateParams(values);
+    const given = await promptFrom(values, io);
+    const prompt = given ?? DEFAULT_PROMPT;
+    const engine = await loadEngine(values, io, { ledger: { records: tracePath !== undefined } });
+    const trace = tracePath === undefined ? undefined : io.createFile(tracePath);
+    try {
+      const generation = engine.generate(prompt, params);
+      io.interrupted.addEventListener("abort", () => generation.cancel());
+      if (!json && typeof prompt === "string") await io.out(io.color ? `\x1b[2m${prompt}\x1b[22m` : prompt);
+      for await (const piece of generation) if (!json) await io.out(piece);
+      const result = await generation.result;
+      await io.out(json ? `${JSON.stringify(toJson(engine, result), null, 2)}\n` : "\n");
+      if (!json && !flag(values, "no-breakdown")) await io.out(`\n${describeRun(engine, result, io)}`);
+      if (trace) {
+        trace.write(JSON.stringify(chromeTrace(engine.ledger.records)));
+        trace.commit();
+      }
+    } finally {
+      trace?.discard();
+      engine.close();
+    }
+  },
+};
+
+function generateParams(values: Values) {
+  return {
+    maxTokens: number(values, "max-tokens", { integer: true, min: 1 }),
+    temperature: number(values, "temperature", { min: 0 }),
+    topK: number(values, "top-k", { integer: true, min: 0 }),
+    topP: number(values, "top-p", { min: Number.MIN_VALUE, max: 1 }),
+    minP: number(values, "min-p", { min: 0, max: 1 }),
+    repeatPenalty: number(values, "repeat-penalty", { min: Number.MIN_VALUE }),
+    seed: number(values, "seed", { integer: true, min: 0 }),
+    stop: texts(values, "stop"),
+  };
+}
+
+function toJson(engine: Engine, { text, tokens, promptTokens, finishReason, seed, timings }: GenerationResult) {
+  return { text, tokens, promptTokens, finishReason, seed, backend: engine.backend, timings: { loadMs: engine.loadMs, ...timings }, breakdown: engine.breakdown() };
+}

@@ -1,0 +1,65 @@
+import { loadWeights } from "../../model/load.ts";
+import type { GgufValue } from "../../model/formats/gguf-values.ts";
+import { weightBytes } from "../../model/weights.ts";
+import { canDecode, nativeDtype } from "../../quant/ggml.ts";
+import { shapeKernels } from "../../tensor/shapes.ts";
+import { decodeStepReads } from "../decode-cost.ts";
+import { count, formatBytes } from "../report.ts";
+import { type Command, flag, JSON_OPTION, MODEL_OPTIONS } from "./command.ts";
+import { openFrom } from "./tokenize.ts";
+
+/** Longer arrays (vocabularies) are counted, not listed. */
+const LONGEST_LISTED = 16;
+
+export const inspect: Command = {
+  name: "inspect",
+  summary: "what a model file holds, and what one decode step reads of it",
+  options: { ...MODEL_OPTIONS, ...JSON_OPTION },
+  async run(values, io) {
+    const file = openFrom(values, io);
+    const { config, tokenizer } = file;
+    const kernels = shapeKernels();
+    const weights = loadWeights(file, config, kernels);
+    const tensors = [...file.tensors.values()].map(({ name, shape, type, bytes }) => {
+      const keptAs = !canDecode(type) ? "nothing (unsupported)" : shape.length === 2 ? nativeDtype(type) : "f32";
+      return { name, shape, type, bytes, keptAs };
+    });
+    const reads = (context: number) => decodeStepReads(config, weights, kernels, context);
+    const facts = {
+      file: { name: file.source.name, format: file.format, bytes: file.source.size },
+      config,
+      parameters: tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
+      bytesInMemory: weightBytes(weights),
+      tokenizer: { vocabSize: tokenizer.vocabSize, bos: tokenizer.bos ?? null, eos: tokenizer.eos, addBos: tokenizer.addBos },
+      decodeStep: { firstToken: reads(1), fullContext: reads(config.contextLength) },
+    };
+    file.source.close();
+    const metadata = Object.fromEntries([...file.metadata].map(([key, value]) => [key, plain(value)]));
+    if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, metadata, tensors }, jsonSafe, 2)}\n`);
+
+    const { firstToken, fullContext } = facts.decodeStep;
+    const widest = tensors.reduce((most, { name }) => Math.max(most, name.length), 0);
+    const tensorLine = ({ name, shape, type, bytes, keptAs }: (typeof tensors)[number]) =>
+      `  ${name.padEnd(widest)}  ${`[${shape.join(", ")}]`.padEnd(16)} ${type.padEnd(6)} ${formatBytes(bytes).padStart(8)}  kept as ${keptAs}`;
+    const lines = [
+      `${file.source.name}: ${file.format}, ${formatBytes(file.source.size)}, ${count(facts.parameters)} parameters, ${formatBytes(facts.bytesInMemory)} in memory`,
+      "",
+      ...Object.entries(config).map(([key, value]) => `  ${key.padEnd(14)} ${typeof value === "object" ? JSON.stringify(value) : value}`),
+      "",
+      ...tensors.map(tensorLine),
+      "",
+      ...(file.metadata.size > 0 ? [...Object.entries(metadata).map(([key, value]) => `  ${key} = ${JSON.stringify(value, jsonSafe)}`), ""] : []),
+      `One decode step reads ${formatBytes(firstToken.weights)} of weights. At the first position it reads ${formatBytes(firstToken.kv)} of KV cache, ` +
+        `at the last (${count(config.contextLength)}) ${formatBytes(fullContext.kv)}.`,
+    ];
+    await io.out(`${lines.join("\n")}\n`);
+  },
+};
+
+function plain(value: GgufValue): unknown {
+  if (value.type !== "array") return value.value;
+  const items = value.value.length;
+  return items > LONGEST_LISTED ? `${items} x ${value.itemType}` : Array.from(value.value as ArrayLike<unknown>);
+}
+
+const jsonSafe = (_: string, value: unknown) => (typeof value === "bigint" ? value.toString() : typeof value === "number" && !Number.isFinite(value) ? String(value) : value);

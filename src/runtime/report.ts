@@ -1,0 +1,111 @@
+import type { Phase } from "../tensor/ledger.ts";
+import type { BreakdownRow, PhaseBreakdown } from "../tensor/totals.ts";
+import { weightBytes } from "../model/weights.ts";
+import type { Engine } from "./engine.ts";
+import type { GenerationResult } from "./generation.ts";
+
+export interface ReportStyle {
+  readonly color: boolean;
+  readonly columns: number;
+}
+
+/** What a generation cost, for people: speeds, a table for each phase, and one sentence that says what to see. */
+export function describeRun(engine: Engine, result: GenerationResult, style: ReportStyle): string {
+  const phases = engine.breakdown();
+  const { config, model, backend } = engine;
+  const dim = (text: string) => (style.color ? `\x1b[2m${text}\x1b[22m` : text);
+  const { ttftMs, tpotMs, prefillTokensPerSecond, decodeTokensPerSecond } = result.timings;
+  const speeds = [
+    `${plural(result.promptTokens, "prompt token")}, first token after ${formatMs(ttftMs)}`,
+    ...(prefillTokensPerSecond === null ? [] : [`prefill ${count(prefillTokensPerSecond)} tokens/s`]),
+    ...(decodeTokensPerSecond === null ? [] : [`decode ${count(decodeTokensPerSecond)} tokens/s (${formatMs(tpotMs!)} each)`]),
+  ];
+  const lines = [
+    dim(`${config.name} (${config.architecture}), ${formatBytes(weightBytes(model.weights))} of weights, ${backend} kernels, seed ${result.seed}`),
+    dim(speeds.join("; ")),
+    "",
+    ...(["prefill", "decode", "mixed"] as const).flatMap((phase) => (phases[phase] ? [...phaseTable(phase, phases[phase], style), ""] : [])),
+    ...(phases.decode && result.tokens.length > 1 ? [decodeSentence(phases.decode, phases.prefill)] : []),
+  ];
+  return `${lines.join("\n").trimEnd()}\n`;
+}
+
+/** One phase's ops by kind, most bytes first. */
+export function phaseTable(phase: Phase, { total, byKind }: PhaseBreakdown, style: ReportStyle): string[] {
+  const bold = (text: string) => (style.color ? `\x1b[1m${text}\x1b[22m` : text);
+  const rows = Object.entries(byKind);
+  const timed = total.ms > 0;
+  const bars = style.columns >= 100;
+  const share = (value: number) => percent(value).padStart(6) + (bars ? ` ${bar(value, 8)}` : "");
+  const cell = (kind: string, row: BreakdownRow) =>
+    [
+      kind.padEnd(11),
+      count(row.calls).padStart(8),
+      ...(timed ? [share(row.timeShare)] : []),
+      share(row.flopShare),
+      share(row.byteShare),
+      formatBytes(row.bytesRead + row.bytesWritten).padStart(9),
+      row.intensity.toFixed(row.intensity < 10 ? 2 : 1).padStart(10),
+      ...(timed ? [row.gbPerSecond.toFixed(2).padStart(6)] : []),
+    ].join("  ");
+  const wide = bars ? 15 : 6;
+  const head = [
+    phase.padEnd(11),
+    "calls".padStart(8),
+    ...(timed ? ["time".padStart(6).padEnd(wide)] : []),
+    "flops".padStart(6).padEnd(wide),
+    "bytes".padStart(6).padEnd(wide),
+    "moved".padStart(9),
+    "flops/byte".padStart(10),
+    ...(timed ? ["GB/s".padStart(6)] : []),
+  ].join("  ");
+  return [bold(head), ...rows.map(([kind, row]) => cell(kind, row)), cell("all", total)];
+}
+
+function decodeSentence(decode: PhaseBreakdown, prefill: PhaseBreakdown | undefined): string {
+  const steps = decode.byKind.sampling?.calls ?? 1;
+  const { total } = decode;
+  const gemv = decode.byKind.gemv;
+  if (!gemv) return "";
+  const weights = total.read.weights;
+  const lines = [
+    `Each decoded token read ${formatBytes(weights / steps)} of weights, every one of them once, for ${(gemv.flops / gemv.bytesRead).toFixed(1)} flops a byte:`,
+    `matrix times vector (gemv) is ${percent(gemv.flopShare)} of decode's flops, ${percent(gemv.byteShare)} of its bytes` +
+      (total.ms > 0 ? ` and ${percent(gemv.timeShare)} of its time.` : "."),
+  ];
+  const gemm = prefill?.byKind.gemm;
+  if (gemm) lines.push(`The prompt shared each weight among its tokens (gemm): ${(gemm.flops / gemm.bytesRead).toFixed(1)} flops a byte.`);
+  return lines.join("\n");
+}
+
+const BLOCKS = " ▏▎▍▌▋▊▉█";
+
+function bar(share: number, width: number): string {
+  const eighths = Math.round(Math.min(1, Math.max(0, share)) * width * 8);
+  const full = Math.floor(eighths / 8);
+  return ("█".repeat(full) + (eighths % 8 ? BLOCKS[eighths % 8] : "")).padEnd(width);
+}
+
+const plural = (n: number, noun: string) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
+
+export function percent(share: number): string {
+  return `${(share * 100).toFixed(1)} %`;
+}
+
+/** 12,345 or 12.3. */
+export function count(value: number): string {
+  return value >= 100 || Number.isInteger(value) ? Math.round(value).toLocaleString("en-US") : value.toPrecision(3);
+}
+
+/** Decimal units, as bandwidths are given: 1 kB is 1,000 bytes. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "kB", "MB", "GB", "TB", "PB"];
+  let value = bytes;
+  let unit = 0;
+  for (; value >= 999.5 && unit < units.length - 1; unit++) value /= 1000;
+  return `${value < 100 && unit > 0 ? value.toPrecision(3) : Math.round(value)} ${units[unit]}`;
+}
+
+export function formatMs(ms: number): string {
+  return ms >= 10_000 ? `${(ms / 1000).toFixed(1)} s` : ms >= 100 ? `${ms.toFixed(0)} ms` : `${ms.toPrecision(3)} ms`;
+}
