@@ -57,9 +57,10 @@ export function attention(out: Tensor, q: Tensor, segments: readonly Segment[], 
           const page = segment.pages[first / pageSize];
           const count = Math.min(pageSize, visible - first);
           const base = slotIndex(page, layer, Math.floor(head / perKv), 0) * headDim;
+          const [keys, values] = [page.k.f32, page.v.f32];
           let tileMax = max;
           for (let j = 0; j < count; j++) {
-            scores[j] = dot(q.f32, at, page.k.f32, base + j * headDim, headDim) * scale;
+            scores[j] = dot(q.f32, at, keys, base + j * headDim, headDim) * scale;
             if (scores[j] > tileMax) tileMax = scores[j];
           }
           const rescale = Math.exp(max - tileMax);
@@ -69,7 +70,7 @@ export function attention(out: Tensor, q: Tensor, segments: readonly Segment[], 
             const weight = Math.exp(scores[j] - tileMax);
             sum += weight;
             const from = base + j * headDim;
-            for (let d = 0; d < headDim; d++) mix[d] += weight * page.v.f32[from + d];
+            for (let d = 0; d < headDim; d++) mix[d] += weight * values[from + d];
           }
           max = tileMax;
         }

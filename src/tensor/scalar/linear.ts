@@ -8,13 +8,14 @@ export function linear(out: Tensor, x: Tensor, w: Tensor, bias?: Tensor): void {
   const [n, k] = [w.rows, w.cols];
   const m = out.f32.length / n;
   const dot = w.dtype === "f32" ? dotF32 : w.dtype === "int8" ? dotInt8 : dotInt4;
+  const wide = new Float64Array(x.f32); // Widened once here, not n times in the loops below.
   for (let row = 0; row < n; row++) {
     const b = bias ? bias.f32[row] : 0;
-    for (let i = 0; i < m; i++) out.f32[i * n + row] = dot(x.f32, i * k, w, row, k) + b;
+    for (let i = 0; i < m; i++) out.f32[i * n + row] = dot(wide, i * k, w, row, k) + b;
   }
 }
 
-function dotF32(x: Float32Array, at: number, w: Tensor, row: number, k: number): number {
+function dotF32(x: Float64Array, at: number, w: Tensor, row: number, k: number): number {
   const data = w.data as Float32Array;
   const from = row * k;
   let a = 0;
@@ -32,7 +33,7 @@ function dotF32(x: Float32Array, at: number, w: Tensor, row: number, k: number):
   return a + b + (c + d);
 }
 
-function dotInt8(x: Float32Array, at: number, w: Tensor, row: number, k: number): number {
+function dotInt8(x: Float64Array, at: number, w: Tensor, row: number, k: number): number {
   const data = w.data as Int8Array;
   const scales = w.scales!;
   const group = w.group;
@@ -58,7 +59,7 @@ function dotInt8(x: Float32Array, at: number, w: Tensor, row: number, k: number)
   return sum;
 }
 
-function dotInt4(x: Float32Array, at: number, w: Tensor, row: number, k: number): number {
+function dotInt4(x: Float64Array, at: number, w: Tensor, row: number, k: number): number {
   const data = w.data as Uint8Array;
   const scales = w.scales!;
   let s = (row * k) / 32;

@@ -3,12 +3,12 @@ import type { Tensor } from "../tensor.ts";
 
 /** Every run of weight.cols values: x / sqrt(mean(x^2) + eps) * weight. out may be x. */
 export function rmsNorm(out: Tensor, x: Tensor, weight: Tensor, eps: number): void {
-  const n = weight.cols;
-  for (let at = 0; at < x.f32.length; at += n) {
+  const [to, from, factors, n] = [out.f32, x.f32, weight.f32, weight.cols];
+  for (let at = 0; at < from.length; at += n) {
     let squares = 0;
-    for (let i = at; i < at + n; i++) squares += x.f32[i] * x.f32[i];
+    for (let i = at; i < at + n; i++) squares += from[i] * from[i];
     const scale = 1 / Math.sqrt(squares / n + eps);
-    for (let i = 0; i < n; i++) out.f32[at + i] = x.f32[at + i] * scale * weight.f32[i];
+    for (let i = 0; i < n; i++) to[at + i] = from[at + i] * scale * factors[i];
   }
 }
 
@@ -39,19 +39,22 @@ export function ropeAngles(out: Tensor, positions: Int32Array, frequencies: Floa
 
 /** Rotates the first `angles.cols` of every headDim values of x, in place. */
 export function rope(x: Tensor, angles: Tensor, headDim: number, style: RopeStyle): void {
+  const [values, turns] = [x.f32, angles.f32];
   const pairs = angles.cols / 2;
-  const width = x.f32.length / angles.rows;
+  const width = values.length / angles.rows;
   const step = style === "interleaved" ? 2 : 1;
   const partner = style === "interleaved" ? 1 : pairs;
   for (let row = 0; row < angles.rows; row++) {
     for (let head = row * width; head < (row + 1) * width; head += headDim) {
       for (let j = 0; j < pairs; j++) {
-        const cos = angles.f32[(row * pairs + j) * 2];
-        const sin = angles.f32[(row * pairs + j) * 2 + 1];
+        const cos = turns[(row * pairs + j) * 2];
+        const sin = turns[(row * pairs + j) * 2 + 1];
         const a = head + j * step;
-        const [u, v] = [x.f32[a], x.f32[a + partner]];
-        x.f32[a] = u * cos - v * sin;
-        x.f32[a + partner] = u * sin + v * cos;
+        const b = a + partner;
+        const u = values[a];
+        const v = values[b];
+        values[a] = u * cos - v * sin;
+        values[b] = u * sin + v * cos;
       }
     }
   }
@@ -76,16 +79,19 @@ const gelu = (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x
 /** out = act(gate) * up. */
 export function gated(out: Tensor, gate: Tensor, up: Tensor, activation: Activation): void {
   const act = activation === "silu" ? silu : gelu;
-  for (let i = 0; i < out.f32.length; i++) out.f32[i] = act(gate.f32[i]) * up.f32[i];
+  const [to, gates, ups] = [out.f32, gate.f32, up.f32];
+  for (let i = 0; i < to.length; i++) to[i] = act(gates[i]) * ups[i];
 }
 
 /** x = act(x). */
 export function activate(x: Tensor, activation: Activation): void {
   const act = activation === "silu" ? silu : gelu;
-  for (let i = 0; i < x.f32.length; i++) x.f32[i] = act(x.f32[i]);
+  const values = x.f32;
+  for (let i = 0; i < values.length; i++) values[i] = act(values[i]);
 }
 
 /** x += y. */
 export function add(x: Tensor, y: Tensor): void {
-  for (let i = 0; i < x.f32.length; i++) x.f32[i] += y.f32[i];
+  const [to, from] = [x.f32, y.f32];
+  for (let i = 0; i < to.length; i++) to[i] += from[i];
 }
