@@ -161,12 +161,14 @@ function decodeFloats(name: string, bytes: Uint8Array, out: Float32Array): numbe
   }
   if (name === "F16") {
     const table = f16Table();
-    for (let i = 0; i < out.length; i++) out[i] = table[bytes[2 * i] | (bytes[2 * i + 1] << 8)];
+    const halves = halfWords(bytes);
+    for (let i = 0; i < out.length; i++) out[i] = table[halves[i]];
     return firstNonFinite(out);
   }
   if (name === "BF16") {
     const words = new Uint32Array(out.buffer, out.byteOffset, out.length);
-    for (let i = 0; i < words.length; i++) words[i] = (bytes[2 * i] << 16) | (bytes[2 * i + 1] << 24);
+    const halves = halfWords(bytes);
+    for (let i = 0; i < words.length; i++) words[i] = halves[i] << 16;
     return firstNonFinite(out);
   }
   const { blockSize, blockBytes } = GGML_TYPES[name];
@@ -183,8 +185,7 @@ function decodeFloats(name: string, bytes: Uint8Array, out: Float32Array): numbe
 function splitBlocks(bytes: Uint8Array, blockBytes: number, target: Tensor): number {
   const values = target.data;
   const scales = target.scales!;
-  // Two bytes at a time is half the work; a view at an odd address must be copied first.
-  const source = evenView(bytes);
+  const source = halfWords(bytes);
   const aligned = values.byteOffset % 2 === 0;
   const out = aligned ? new Uint16Array(values.buffer, values.byteOffset, values.length / 2) : new Uint16Array(values.length / 2);
   const table = f16Table();
@@ -200,7 +201,8 @@ function splitBlocks(bytes: Uint8Array, blockBytes: number, target: Tensor): num
   return bad < 0 ? -1 : bad * 32;
 }
 
-function evenView(bytes: Uint8Array): Uint16Array {
+/** The bytes two at a time, which is half the work; a view at an odd address must be copied first. */
+function halfWords(bytes: Uint8Array): Uint16Array {
   const even = bytes.byteOffset % 2 === 0 ? bytes : bytes.slice();
   return new Uint16Array(even.buffer, even.byteOffset, even.length / 2);
 }
