@@ -15,20 +15,25 @@ interface NodeSystemError extends Error {
 }
 
 declare module "node:events" {
-  interface EventEmitter {
-    on(event: string, listener: (...args: never[]) => void): this;
-    once(event: string, listener: (...args: never[]) => void): this;
-    off(event: string, listener: (...args: never[]) => void): this;
-    removeAllListeners(event?: string): this;
+  /**
+   * Emits the events that E lists, with those arguments. Where arguments depend on a setting (a stream's encoding) E says `never`,
+   * and the listener declares what it expects.
+   */
+  interface Emits<E extends Record<keyof E, readonly unknown[]>> {
+    on<K extends keyof E>(event: K, listener: (...args: E[K]) => void): this;
+    once<K extends keyof E>(event: K, listener: (...args: E[K]) => void): this;
+    off<K extends keyof E>(event: K, listener: (...args: E[K]) => void): this;
+    removeAllListeners(event?: keyof E): this;
   }
-  export function once(emitter: EventEmitter, event: string, options?: { signal?: AbortSignal }): Promise<unknown[]>;
+  type AnyEvents = Record<string, never[]>;
+  export function once(emitter: object, event: string, options?: { signal?: AbortSignal }): Promise<unknown[]>;
 }
 
 declare module "node:stream" {
-  import type { EventEmitter } from "node:events";
+  import type { AnyEvents, Emits } from "node:events";
 
   /** Yields strings after setEncoding, bytes before. */
-  interface Readable extends EventEmitter, AsyncIterable<string | Uint8Array> {
+  interface Readable extends Emits<AnyEvents>, AsyncIterable<string | Uint8Array> {
     readonly destroyed: boolean;
     readonly readableEnded: boolean;
     setEncoding(encoding: "utf8"): this;
@@ -38,7 +43,7 @@ declare module "node:stream" {
     destroy(error?: Error): this;
   }
 
-  interface Writable extends EventEmitter {
+  interface Writable extends Emits<AnyEvents> {
     readonly destroyed: boolean;
     readonly writable: boolean;
     readonly writableEnded: boolean;
@@ -99,7 +104,6 @@ declare module "node:path" {
   export function join(...parts: string[]): string;
   export function resolve(...parts: string[]): string;
   export function relative(from: string, to: string): string;
-  export function normalize(path: string): string;
   export function dirname(path: string): string;
   export function basename(path: string, suffix?: string): string;
   export function extname(path: string): string;
@@ -111,17 +115,14 @@ declare module "node:os" {
     model: string;
     speed: number;
   }
-  export const EOL: string;
   export function tmpdir(): string;
   export function homedir(): string;
-  export function hostname(): string;
   export function availableParallelism(): number;
   export function cpus(): CpuInfo[];
   /** Bytes. */
   export function totalmem(): number;
   /** Bytes. */
   export function freemem(): number;
-  export function loadavg(): number[];
   export function platform(): string;
   export function release(): string;
   export function arch(): string;
@@ -166,7 +167,6 @@ declare module "node:util" {
     (value: unknown, options?: InspectOptions): string;
     readonly custom: unique symbol;
   };
-  export function isDeepStrictEqual(a: unknown, b: unknown): boolean;
   export function stripVTControlCharacters(text: string): string;
 }
 
@@ -176,7 +176,7 @@ declare module "node:url" {
 }
 
 declare module "node:process" {
-  import type { EventEmitter } from "node:events";
+  import type { AnyEvents, Emits } from "node:events";
   import type { Readable, Writable } from "node:stream";
 
   interface TerminalOut extends Writable {
@@ -191,7 +191,6 @@ declare module "node:process" {
   interface TerminalIn extends Readable {
     readonly fd: number;
     readonly isTTY?: boolean;
-    setRawMode?(on: boolean): this;
   }
 
   /** All in bytes. */
@@ -203,7 +202,7 @@ declare module "node:process" {
     arrayBuffers: number;
   }
 
-  interface Process extends EventEmitter {
+  export interface Process extends Emits<AnyEvents> {
     readonly argv: string[];
     readonly execArgv: string[];
     readonly execPath: string;
@@ -221,13 +220,10 @@ declare module "node:process" {
     exit(code?: number): never;
     cwd(): string;
     kill(pid: number, signal?: string | number): boolean;
-    uptime(): number;
     getuid?(): number;
     hrtime: { bigint(): bigint };
     memoryUsage: { (): MemoryUsage; rss(): number };
     cpuUsage(previous?: { user: number; system: number }): { user: number; system: number };
-    emitWarning(warning: string | Error): void;
-    nextTick(callback: () => void): void;
   }
 
   const process: Process;
@@ -235,7 +231,7 @@ declare module "node:process" {
 }
 
 declare module "node:worker_threads" {
-  import type { EventEmitter } from "node:events";
+  import type { Emits } from "node:events";
   import type { Readable } from "node:stream";
 
   interface WorkerOptions {
@@ -253,18 +249,18 @@ declare module "node:worker_threads" {
     transferList?: readonly Transferable[];
   }
 
-  interface Worker extends EventEmitter {
+  interface WorkerEvents {
+    message: [value: unknown];
+    error: [error: Error];
+    messageerror: [error: Error];
+    exit: [code: number];
+    online: [];
+  }
+
+  interface Worker extends Emits<WorkerEvents> {
     readonly threadId: number;
     readonly stdout: Readable;
     readonly stderr: Readable;
-    on(event: "message", listener: (value: unknown) => void): this;
-    on(event: "error" | "messageerror", listener: (error: Error) => void): this;
-    on(event: "exit", listener: (code: number) => void): this;
-    on(event: "online", listener: () => void): this;
-    once(event: "message", listener: (value: unknown) => void): this;
-    once(event: "error" | "messageerror", listener: (error: Error) => void): this;
-    once(event: "exit", listener: (code: number) => void): this;
-    once(event: "online", listener: () => void): this;
     postMessage(value: unknown, transfer?: readonly Transferable[]): void;
     terminate(): Promise<number>;
     /** Lets the process end while this worker still runs. */
@@ -273,9 +269,7 @@ declare module "node:worker_threads" {
   }
   export const Worker: { new (file: string | URL, options?: WorkerOptions): Worker };
 
-  interface ParentPort extends EventEmitter {
-    on(event: "message", listener: (value: unknown) => void): this;
-    once(event: "message", listener: (value: unknown) => void): this;
+  interface ParentPort extends Emits<{ message: [value: unknown]; close: [] }> {
     postMessage(value: unknown, transfer?: readonly Transferable[]): void;
     close(): void;
     unref(): void;
@@ -289,7 +283,7 @@ declare module "node:worker_threads" {
 }
 
 declare module "node:child_process" {
-  import type { EventEmitter } from "node:events";
+  import type { Emits } from "node:events";
   import type { Readable, Writable } from "node:stream";
 
   type Stdio = "pipe" | "ignore" | "inherit" | "ipc";
@@ -311,7 +305,14 @@ declare module "node:child_process" {
     maxBuffer?: number;
   }
 
-  interface ChildProcess extends EventEmitter {
+  interface ChildEvents {
+    exit: [code: number | null, signal: string | null];
+    close: [code: number | null, signal: string | null];
+    error: [error: NodeSystemError];
+    message: [value: unknown];
+  }
+
+  interface ChildProcess extends Emits<ChildEvents> {
     readonly pid?: number;
     readonly exitCode: number | null;
     readonly signalCode: string | null;
@@ -321,12 +322,6 @@ declare module "node:child_process" {
     readonly stdin: Writable;
     readonly stdout: Readable;
     readonly stderr: Readable;
-    on(event: "exit" | "close", listener: (code: number | null, signal: string | null) => void): this;
-    on(event: "error", listener: (error: NodeSystemError) => void): this;
-    on(event: "message", listener: (value: unknown) => void): this;
-    once(event: "exit" | "close", listener: (code: number | null, signal: string | null) => void): this;
-    once(event: "error", listener: (error: NodeSystemError) => void): this;
-    once(event: "message", listener: (value: unknown) => void): this;
     kill(signal?: string | number): boolean;
     send(value: unknown): boolean;
     disconnect(): void;
@@ -351,12 +346,12 @@ declare module "node:child_process" {
 }
 
 declare module "node:http" {
-  import type { EventEmitter } from "node:events";
+  import type { AnyEvents, Emits } from "node:events";
   import type { Readable, Writable } from "node:stream";
 
   type Headers = Record<string, string | string[] | undefined>;
 
-  interface Socket extends EventEmitter {
+  interface Socket extends Emits<AnyEvents> {
     readonly remoteAddress?: string;
     setNoDelay(on?: boolean): this;
     setTimeout(milliseconds: number): this;
@@ -382,7 +377,15 @@ declare module "node:http" {
     flushHeaders(): void;
   }
 
-  interface Server extends EventEmitter {
+  interface ServerEvents {
+    request: [request: IncomingMessage, response: ServerResponse];
+    error: [error: NodeSystemError];
+    clientError: [error: NodeSystemError, socket: Socket & Writable];
+    close: [];
+    listening: [];
+  }
+
+  interface Server extends Emits<ServerEvents> {
     readonly listening: boolean;
     /** Milliseconds; 0 is none. */
     requestTimeout: number;
@@ -394,12 +397,6 @@ declare module "node:http" {
     close(done?: (error?: Error) => void): this;
     closeAllConnections(): void;
     closeIdleConnections(): void;
-    on(event: "request", listener: (request: IncomingMessage, response: ServerResponse) => void): this;
-    on(event: "error", listener: (error: NodeSystemError) => void): this;
-    on(event: "clientError", listener: (error: NodeSystemError, socket: Socket & Writable) => void): this;
-    on(event: "close" | "listening", listener: () => void): this;
-    once(event: "error", listener: (error: NodeSystemError) => void): this;
-    once(event: "close" | "listening", listener: () => void): this;
     unref(): this;
   }
 
@@ -418,7 +415,7 @@ declare module "node:http" {
 }
 
 declare module "node:readline" {
-  import type { EventEmitter } from "node:events";
+  import type { Emits } from "node:events";
   import type { Readable, Writable } from "node:stream";
 
   interface InterfaceOptions {
@@ -431,12 +428,8 @@ declare module "node:readline" {
     signal?: AbortSignal;
   }
 
-  interface Interface extends EventEmitter, AsyncIterable<string> {
+  interface Interface extends Emits<{ line: [line: string]; close: []; SIGINT: [] }>, AsyncIterable<string> {
     readonly line: string;
-    on(event: "line", listener: (line: string) => void): this;
-    on(event: "close" | "SIGINT", listener: () => void): this;
-    once(event: "line", listener: (line: string) => void): this;
-    once(event: "close" | "SIGINT", listener: () => void): this;
     setPrompt(prompt: string): void;
     prompt(preserveCursor?: boolean): void;
     pause(): this;
@@ -446,10 +439,7 @@ declare module "node:readline" {
   }
   export function createInterface(options: InterfaceOptions): Interface & { question(query: string, done: (answer: string) => void): void };
   export function cursorTo(stream: Writable, x: number, y?: number): boolean;
-  export function moveCursor(stream: Writable, dx: number, dy: number): boolean;
   export function clearLine(stream: Writable, direction: -1 | 0 | 1): boolean;
-  export function clearScreenDown(stream: Writable): boolean;
-  export function emitKeypressEvents(stream: Readable): void;
 }
 
 declare module "node:readline/promises" {
@@ -472,10 +462,6 @@ declare module "node:crypto" {
   export function randomUUID(): string;
   /** @throws RangeError when the lengths differ. */
   export function timingSafeEqual(a: Uint8Array, b: Uint8Array): boolean;
-}
-
-declare module "node:module" {
-  export function createRequire(from: string | URL): (id: string) => unknown;
 }
 
 declare var process: import("node:process").Process;
