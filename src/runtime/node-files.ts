@@ -28,12 +28,12 @@ function reason(error: unknown): string {
 export function openFile(path: string): ByteSource {
   const { fd, size } = openRegular(path);
   let open = true;
-  return {
+  const source: ByteSource = {
     name: path,
     size,
     read(offset, target) {
       if (!open) throw new FormatError(path, "the file was closed before this read");
-      checkRange(this, offset, target.length);
+      checkRange(source, offset, target.length);
       for (let done = 0; done < target.length; ) {
         const at = offset + done;
         let count: number;
@@ -51,6 +51,7 @@ export function openFile(path: string): ByteSource {
       open = false;
     },
   };
+  return source;
 }
 
 /** Looks before it opens: opening a pipe would wait for a writer. */

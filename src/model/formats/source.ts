@@ -30,15 +30,16 @@ export interface TensorInfo {
 
 /** A source over bytes in memory, which are not copied. */
 export function memorySource(name: string, bytes: Uint8Array): ByteSource {
-  return {
+  const source: ByteSource = {
     name,
     size: bytes.length,
     read(offset, target) {
-      checkRange(this, offset, target.length);
+      checkRange(source, offset, target.length);
       target.set(bytes.subarray(offset, offset + target.length));
     },
     close() {},
   };
+  return source;
 }
 
 /** @throws FormatError unless [offset, offset + length) lies within the source. */
