@@ -1,4 +1,4 @@
-import { type ModelConfig, validateConfig } from "../../src/model/config.ts";
+import { type ModelConfig, type RopeConfig, type RopeScaling, validateConfig } from "../../src/model/config.ts";
 import { createModel, type Model } from "../../src/model/decoder.ts";
 import type { LayerWeights, Norm, Weights } from "../../src/model/weights.ts";
 import type { Kernels } from "../../src/tensor/kernels.ts";
@@ -27,10 +27,12 @@ export interface ModelOptions extends Partial<ModelConfig> {
   readonly ropeFactors?: boolean;
 }
 
+type AllOptions = Required<Omit<ModelOptions, "rope">> & { readonly rope: RopeConfig | undefined };
+
 const LINEARS = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "output"] as const;
 
 /** Any small decoder of the llama family or of GPT-2's kind, odd sizes included. */
-export function drawOptions(seed: number): Required<ModelOptions> {
+export function drawOptions(seed: number): AllOptions {
   const d = dice(seed);
   const matrices = d.pick(["f32", "f32", "int8", "int4"] as const);
   const nHeads = d.pick([1, 1, 2, 3, 4, 6, 8]);
@@ -39,11 +41,11 @@ export function drawOptions(seed: number): Required<ModelOptions> {
   const headDim = roped ? d.pick([2, 3, 4, 6, 7, 8, 16]) : d.pick([1, 3, 4, 5, 8]);
   const dims = d.chance(0.7) ? headDim - (headDim % 2) : 2 * d.between(1, Math.floor(headDim / 2));
   const style = d.pick(["interleaved", "halves"] as const);
-  const scaling = d.pick([
+  const scaling = d.pick<RopeScaling>([
     { type: "none" },
     { type: "linear", factor: 1 + 7 * d.real() },
     { type: "llama3", factor: 1 + 7 * d.real(), lowFreqFactor: 1, highFreqFactor: 2 + 4 * d.real(), originalContext: d.between(8, 64) },
-  ] as const);
+  ]);
   const layerNorm = d.chance(0.25);
   const size = (): number => (matrices === "int4" && d.chance(0.8) ? 32 * d.between(1, 2) : d.between(1, 40));
   return {
@@ -58,7 +60,7 @@ export function drawOptions(seed: number): Required<ModelOptions> {
 }
 
 /** The options as a config. */
-function configOf(options: Required<ModelOptions>): ModelConfig {
+function configOf(options: AllOptions): ModelConfig {
   const { architecture, name, dim, nLayers, nHeads, nKvHeads, headDim, ffnDim, vocabSize, contextLength, norm, normEps, rope, ffn, activation } = options;
   return validateConfig({ architecture, name, dim, nLayers, nHeads, nKvHeads, headDim, ffnDim, vocabSize, contextLength, norm, normEps, rope, ffn, activation });
 }
@@ -111,7 +113,7 @@ export function drawModel(seed: number, given: ModelOptions = {}): PlainModel {
   return { config, tensors };
 }
 
-function drawMatrix(d: Dice, name: string, rows: number, cols: number, size: number, { matrices, group }: Required<ModelOptions>): Tensor {
+function drawMatrix(d: Dice, name: string, rows: number, cols: number, size: number, { matrices, group }: AllOptions): Tensor {
   const dtype = matrices === "int4" && cols % 32 !== 0 ? "int8" : matrices;
   const tensor = zeros(dtype, [rows, cols], dtype === "int4" ? 32 : group, name);
   const { data, scales } = tensor;
