@@ -1,6 +1,6 @@
 import { FormatError, quote } from "../formats/errors.ts";
 import { buildTokenizer } from "./build.ts";
-import { cachedFind, mergeSymbols, type Merges } from "./merge.ts";
+import { cachedFind, symbolMerger } from "./merge.ts";
 import { words as cutWords, type PreTokenizer } from "./pretokenize.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { TokenType, vocabulary, type Vocabulary, type VocabularyInit } from "./vocabulary.ts";
@@ -67,24 +67,24 @@ function wordEncoder({ tokens, ids, source }: Vocabulary, lines: readonly string
   const byteSymbols = Int32Array.from(BYTE_CHARACTERS, symbolOf);
 
   const order = new Map<string, number>();
-  lines.forEach((line, merge) => {
+  lines.forEach((line, index) => {
     const space = line.indexOf(" ", 1);
     if (space < 0 || space === line.length - 1) {
-      throw new FormatError(source, `merge ${merge}: expected two symbols with a space between them, found ${quote(line)}`);
+      throw new FormatError(source, `merge ${index}: expected two symbols with a space between them, found ${quote(line)}`);
     }
-    if (!order.has(line)) order.set(line, merge);
+    if (!order.has(line)) order.set(line, index);
   });
   const result = new Int32Array(lines.length);
-  const merges: Merges = {
+  const merge = symbolMerger({
     find: cachedFind((left, right) => {
-      const merge = order.get(`${symbols[left]} ${symbols[right]}`);
-      if (merge === undefined) return -1;
-      result[merge] = symbolOf(symbols[left] + symbols[right]);
-      return merge;
+      const found = order.get(`${symbols[left]} ${symbols[right]}`);
+      if (found === undefined) return -1;
+      result[found] = symbolOf(symbols[left] + symbols[right]);
+      return found;
     }),
-    rank: Int32Array.from(lines, (_, merge) => merge),
+    rank: Int32Array.from(lines.keys()),
     result,
-  };
+  });
 
   const utf8 = new TextEncoder();
   return (word) => {
@@ -93,8 +93,9 @@ function wordEncoder({ tokens, ids, source }: Vocabulary, lines: readonly string
       const whole = ids.get(Array.from(bytes, (byte) => BYTE_CHARACTERS[byte]).join(""));
       if (whole !== undefined) return [whole];
     }
-    const run = Int32Array.from(bytes, (byte) => byteSymbols[byte]);
-    const kept = mergeSymbols(run, run.length, merges);
+    const run = new Int32Array(bytes.length);
+    for (let i = 0; i < run.length; i++) run[i] = byteSymbols[bytes[i]];
+    const kept = merge(run, run.length);
     const out: number[] = [];
     for (let i = 0; i < kept; i++) {
       if (run[i] < tokens.length) out.push(run[i]);

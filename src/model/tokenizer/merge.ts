@@ -12,24 +12,32 @@ export interface Merges {
  * Byte-pair encoding: while any two neighbours merge, merge the pair of the lowest rank, the leftmost of equals (Sennrich et al. 2016,
  * section 3.2). A heap of candidate pairs over a linked list of symbols: for n symbols at most 3n pairs are looked at and 3n pushed,
  * so the whole is O(n log n).
- * @param symbols The first `count` of them are merged in place.
- * @returns How many symbols are left at the start of `symbols`.
+ * @returns A function that merges the first `count` of `symbols` in place and returns how many are left at their start.
  */
-export function mergeSymbols(symbols: Int32Array, count: number, merges: Merges): number {
-  if (count < 2) return count;
+export function symbolMerger(merges: Merges): (symbols: Int32Array, count: number) => number {
+  const forWords = scratch(256);
+  return (symbols, count) => (count < 2 ? count : mergeIn(count <= 256 ? forWords : scratch(count), symbols, count, merges));
+}
+
+/** Room to merge `count` symbols: the list's links, and the heap. Each merge takes a candidate out and puts at most two in. */
+function scratch(count: number) {
+  return {
+    previous: new Int32Array(count + 1),
+    next: new Int32Array(count),
+    keys: new Float64Array(2 * count),
+    found: new Int32Array(2 * count),
+  };
+}
+
+function mergeIn({ previous, next, keys, found }: ReturnType<typeof scratch>, symbols: Int32Array, count: number, merges: Merges): number {
   const { rank, result } = merges;
-  const previous = new Int32Array(count + 1);
-  const next = new Int32Array(count);
   for (let i = 0; i < count; i++) {
     previous[i] = i - 1;
     next[i] = i + 1;
   }
-
-  // The heap orders candidates by rank, then position: rank * stride + left in one number. Beside it, the merge. Each merge takes
-  // one candidate out and puts at most two in, so 2 * count places do.
-  const stride = 2 ** Math.ceil(Math.log2(count));
-  const keys = new Float64Array(2 * count);
-  const found = new Int32Array(2 * count);
+  // The heap orders candidates by rank, then position: rank * stride + left in one number. Beside it, the merge.
+  let stride = 2;
+  while (stride < count) stride *= 2;
   let size = 0;
 
   const push = (left: number, right: number): void => {
@@ -89,12 +97,12 @@ export function mergeSymbols(symbols: Int32Array, count: number, merges: Merges)
  * `search`, which has to give the same answer each time.
  */
 export function cachedFind(search: (left: number, right: number) => number): (left: number, right: number) => number {
-  const slots = 1 << 15;
+  const slots = 1 << 16;
   const lefts = new Int32Array(slots).fill(-1);
   const rights = new Int32Array(slots);
   const answers = new Int32Array(slots);
   return (left, right) => {
-    const slot = (Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b)) >>> 17;
+    const slot = (Math.imul(left, 0x9e3779b1) ^ Math.imul(right, 0x85ebca6b)) >>> 16;
     if (lefts[slot] === left && rights[slot] === right) return answers[slot];
     const answer = search(left, right);
     lefts[slot] = left;

@@ -102,7 +102,13 @@ const GROUPS: readonly (readonly [PreTokenizer, string])[] = [
   [DEEPSEEK3, "deepseek-v3 hunyuan-dense"],
   [
     {
-      patterns: [pattern(String.raw`[\r\n]`), pattern(String.raw`${S}?\p{L}+`), pattern(String.raw`${S}?\p{P}+`), pattern("[一-龥ࠀ-一가-퟿]+"), pattern(DIGIT)],
+      patterns: [
+        pattern(String.raw`[\r\n]`),
+        pattern(String.raw`${S}?\p{L}+`),
+        pattern(String.raw`${S}?\p{P}+`),
+        pattern("[一-龥ࠀ-一가-퟿]+"),
+        pattern(DIGIT),
+      ],
     },
     "deepseek-coder",
   ],

@@ -1,6 +1,6 @@
 import { FormatError } from "../formats/errors.ts";
 import { buildTokenizer } from "./build.ts";
-import { cachedFind, mergeSymbols, type Merges } from "./merge.ts";
+import { cachedFind, symbolMerger } from "./merge.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { byteName, byteOf, TokenType, vocabulary, type Vocabulary, type VocabularyInit } from "./vocabulary.ts";
 
@@ -77,11 +77,11 @@ function textEncoder(words: Vocabulary, scores: ArrayLike<number>, space: string
       if (!byCharacter.has(code)) byCharacter.set(code, symbols.push(character) - 1);
     }
   }
-  const merges: Merges = {
+  const merge = symbolMerger({
     find: cachedFind((left, right) => ids.get(symbols[left] + symbols[right]) ?? -1),
     rank: mergeRanks(words, scores),
     result: Int32Array.from(tokens, (_, id) => id),
-  };
+  });
   const spaceSymbol = byCharacter.get(space.codePointAt(0)!);
   const fallback = byteFallback(words);
 
@@ -89,7 +89,7 @@ function textEncoder(words: Vocabulary, scores: ArrayLike<number>, space: string
     const run = new Int32Array(text.length);
     let length = 0;
     const flush = (): void => {
-      const kept = mergeSymbols(run, length, merges);
+      const kept = merge(run, length);
       for (let i = 0; i < kept; i++) {
         if (run[i] < tokens.length) out.push(run[i]);
         else fallback(symbols[run[i]].codePointAt(0)!, out);

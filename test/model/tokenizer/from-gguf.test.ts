@@ -54,10 +54,27 @@ describe("tokenizerFromGguf", () => {
     expect(load({ model, tokens }).encode("a")).toEqual([5]);
   });
 
+  it("reads a gpt2 vocabulary; whether bos comes first depends on its rule for words", () => {
+    const gpt2 = (pre: string, more: Record<string, GgufValue> = {}) =>
+      load({
+        model: { type: "string", value: "gpt2" },
+        pre: { type: "string", value: pre },
+        tokens: strings(["a", "b", "ab", "<s>"]),
+        merges: strings(["a b"]),
+        token_type: ints([1, 1, 1, 3]),
+        ...more,
+      });
+    expect(gpt2("qwen2").encode("aba")).toEqual([2, 0]);
+    expect(gpt2("qwen2")).toMatchObject({ bos: undefined, eos: [], addBos: false });
+    expect(gpt2("llama-bpe", { bos_token_id: uint(3), eos_token_id: uint(3) })).toMatchObject({ bos: 3, eos: [3], addBos: true });
+    expect(gpt2("llama-bpe", { bos_token_id: uint(3), add_bos_token: bool(false) }).addBos).toBe(false);
+    expect(() => gpt2("kimi-k2")).toThrow(/x\.gguf: key "tokenizer\.ggml\.pre": expected one of llama3, .*, found "kimi-k2"/);
+  });
+
   it("refuses what it does not know, naming what it does", () => {
     const make = () => load({ ...LLAMA, model: { type: "string", value: "bert" } });
     expect(make).toThrow(FormatError);
-    expect(make).toThrow(/x\.gguf: key "tokenizer\.ggml\.model": expected one of llama.*, found "bert"/);
+    expect(make).toThrow(/x\.gguf: key "tokenizer\.ggml\.model": expected one of llama, gpt2, found "bert"/);
     expect(() => load({})).toThrow("tokenizer.ggml.model");
     expect(() => load({ model: LLAMA.model })).toThrow("tokenizer.ggml.tokens");
     expect(() => load({ ...LLAMA, scores: floats([1]) })).toThrow("x.gguf: token scores: expected 7, one for each token, found 1");

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { cachedFind, mergeSymbols, type Merges } from "../../../src/model/tokenizer/merge.ts";
+import { cachedFind, symbolMerger, type Merges } from "../../../src/model/tokenizer/merge.ts";
 import { randomInts } from "./support.ts";
 
 /** Random merges over symbols 0 to `base - 1`; each merge makes a new symbol. Some ranks are equal. */
@@ -33,7 +33,7 @@ function naive(symbols: number[], { find, rank, result }: Merges): number[] {
   return naive([...symbols.slice(0, best), result[find(symbols[best], symbols[best + 1])], ...symbols.slice(best + 2)], { find, rank, result });
 }
 
-describe("mergeSymbols", () => {
+describe("symbolMerger", () => {
   it("equals the definition for random merges and symbols", () => {
     const random = randomInts(7);
     for (let round = 0; round < 400; round++) {
@@ -41,7 +41,7 @@ describe("mergeSymbols", () => {
       const merges = randomMerges(random, base, random(30));
       const symbols = Array.from({ length: random(40) }, () => random(base));
       const merged = Int32Array.from(symbols);
-      const kept = mergeSymbols(merged, merged.length, merges);
+      const kept = symbolMerger(merges)(merged, merged.length);
       expect([...merged.subarray(0, kept)]).toEqual(naive(symbols, merges));
     }
   });
@@ -49,9 +49,10 @@ describe("mergeSymbols", () => {
   it("touches only the first `count` symbols", () => {
     const merges: Merges = { find: () => 0, rank: [0], result: [5] };
     const symbols = Int32Array.of(5, 5, 5, 9);
-    expect(mergeSymbols(symbols, 3, merges)).toBe(1);
+    const merge = symbolMerger(merges);
+    expect(merge(symbols, 3)).toBe(1);
     expect([...symbols]).toEqual([5, -1, -1, 9]);
-    expect(mergeSymbols(symbols, 0, merges)).toBe(0);
+    expect(merge(symbols, 0)).toBe(0);
   });
 
   it("looks at a number of pairs that is linear in the symbols", () => {
@@ -62,7 +63,7 @@ describe("mergeSymbols", () => {
       const find = (left: number, right: number): number => (finds++, left === right ? left : -1);
       const merges: Merges = { find, rank: Array.from({ length: 64 }, (_, i) => i), result: Array.from({ length: 64 }, (_, i) => i + 1) };
       const symbols = Int32Array.from({ length }, () => random(2));
-      mergeSymbols(symbols, length, merges);
+      symbolMerger(merges)(symbols, length);
       // At most 3n when pushed and 3n when taken out again.
       expect(finds).toBeLessThan(6 * length);
     }
