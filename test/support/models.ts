@@ -130,7 +130,7 @@ export function packModel({ config, tensors }: PlainModel, kernels: Kernels): Mo
     if (!plain) throw new Error(`no tensor ${name}`);
     if (plain.shape.length === 1) {
       const copy = kernels.alloc("f32", plain.shape);
-      copy.f32.set(plain.f32);
+      if (copy.f32.length > 0) copy.f32.set(plain.f32); // Cost-only tensors hold nothing.
       copy.name = name;
       return copy;
     }
