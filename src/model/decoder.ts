@@ -50,12 +50,13 @@ export function forward({ config, weights, frequencies }: Model, ops: Ops, batch
   ops.ledger.layer = -1;
   if (batch.outputs.length === 0) return undefined;
   const wanted = batch.outputs.length === x.rows ? x : ops.gather("outputs", x, batch.outputs);
-  return ops.linear("output", normalise(config, ops, "output_norm", wanted, weights.outputNorm), weights.output);
+  const last = ops.quantize("output_norm", normalise(config, ops, "output_norm", wanted, weights.outputNorm));
+  return ops.linear("output", last, weights.output);
 }
 
 /** Attention over the past: what each token takes from those before it. [tokens, dim] -> [tokens, dim]. */
 function attend(config: ModelConfig, ops: Ops, layer: LayerWeights, index: number, x: Tensor, angles: Tensor | undefined, segments: readonly Segment[]): Tensor {
-  const h = normalise(config, ops, "attn_norm", x, layer.attnNorm);
+  const h = ops.quantize("attn_norm", normalise(config, ops, "attn_norm", x, layer.attnNorm));
   let q = ops.linear("attn_q", h, layer.q);
   let k = ops.linear("attn_k", h, layer.k);
   const v = ops.linear("attn_v", h, layer.v);
@@ -67,16 +68,16 @@ function attend(config: ModelConfig, ops: Ops, layer: LayerWeights, index: numbe
   }
   const shape = attentionShape(config);
   ops.kvWrite(k, v, segments, index, shape);
-  return ops.linear("attn_output", ops.attention(q, segments, index, shape), layer.o);
+  return ops.linear("attn_output", ops.quantize("attention", ops.attention(q, segments, index, shape)), layer.o);
 }
 
 /** The feed-forward block: what each token makes of itself. [tokens, dim] -> [tokens, dim]. */
 function feedForward(config: ModelConfig, ops: Ops, layer: LayerWeights, x: Tensor): Tensor {
-  const h = normalise(config, ops, "ffn_norm", x, layer.ffnNorm);
+  const h = ops.quantize("ffn_norm", normalise(config, ops, "ffn_norm", x, layer.ffnNorm));
   const gate = layer.gate && ops.linear("ffn_gate", h, layer.gate);
   const up = ops.linear("ffn_up", h, layer.up);
   const inner = gate ? ops.gated("ffn_act", gate, up, config.activation) : ops.activate("ffn_act", up, config.activation);
-  return ops.linear("ffn_down", inner, layer.down);
+  return ops.linear("ffn_down", ops.quantize("ffn_act", inner), layer.down);
 }
 
 function normalise(config: ModelConfig, ops: Ops, name: string, x: Tensor, { weight, bias }: Norm): Tensor {

@@ -1,5 +1,5 @@
 import type { Kernels } from "./kernels.ts";
-import type { Tensor } from "./tensor.ts";
+import type { PlainDType, Tensor } from "./tensor.ts";
 
 /**
  * Scratch for activations. Tensors are handed out in order and taken back by position: `release(mark())` makes everything handed
@@ -7,7 +7,7 @@ import type { Tensor } from "./tensor.ts";
  * decode step allocates nothing.
  */
 export class Arena {
-  private readonly slots: { capacity: number; buffer: Tensor; tensor: Tensor }[] = [];
+  private readonly slots: { dtype: PlainDType; capacity: number; buffer: Tensor; tensor: Tensor }[] = [];
   private next = 0;
 
   private readonly kernels: Kernels;
@@ -20,13 +20,29 @@ export class Arena {
   take(name: string, shape: readonly number[]): Tensor {
     const count = shape.reduce((a, b) => a * b, 1);
     let slot = this.slots[this.next];
-    if (slot === undefined || slot.capacity < count) {
+    if (slot === undefined || slot.dtype !== "f32" || slot.capacity < count) {
       if (slot) this.kernels.free(slot.buffer);
       const buffer = this.kernels.alloc("f32", [count]);
-      slot = { capacity: count, buffer, tensor: buffer.as(shape) };
+      slot = { dtype: "f32", capacity: count, buffer, tensor: buffer.as(shape) };
       this.slots[this.next] = slot;
     } else if (!sameShape(slot.tensor.shape, shape)) {
       slot.tensor = slot.buffer.as(shape);
+    }
+    this.next++;
+    slot.tensor.name = name;
+    return slot.tensor;
+  }
+
+  /** As `take`, for a matrix of integers with one scale a row. */
+  takeIntegers(name: string, [rows, cols]: readonly number[], dtype: "int8" | "int16"): Tensor {
+    let slot = this.slots[this.next];
+    if (slot === undefined || slot.dtype !== dtype || slot.buffer.cols !== cols || slot.capacity < rows) {
+      if (slot) this.kernels.free(slot.buffer);
+      const buffer = this.kernels.alloc(dtype, [rows, cols], cols);
+      slot = { dtype, capacity: rows, buffer, tensor: buffer };
+      this.slots[this.next] = slot;
+    } else if (slot.tensor.rows !== rows) {
+      slot.tensor = slot.buffer.slice(0, rows);
     }
     this.next++;
     slot.tensor.name = name;

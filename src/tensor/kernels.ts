@@ -1,18 +1,47 @@
-import type { Tensor } from "./tensor.ts";
+import type { PlainDType, Tensor } from "./tensor.ts";
 
-/** A block of the KV cache: `pageSize` consecutive positions of one sequence, all layers. */
+/** How keys or values are stored. */
+export type KvFormat = "f32" | "int8" | "int4";
+
+/**
+ * A block of the KV cache: `pageSize` consecutive positions of one sequence, all layers.
+ *
+ * Quantised tensors have group = headDim: row r = (layer * nKvHeads + head) * pageSize + slot has the scale scales[r] and its values at
+ * r * headDim (int8) or at the bytes r * ceil(headDim / 2) (int4: column j in the low nibble of byte j, column j + ceil(headDim / 2) in
+ * its high nibble, plus 8). kvWrite quantises a row once, symmetric, all in f32: scale = 0 if all values are 0, else
+ * max(2^-126, amax / 127) (int4: / 7), value = roundTiesToEven(x / scale). A row with a NaN or an infinity gets the scale NaN, so that
+ * whatever attends to it becomes NaN, as in f32.
+ */
 export interface KvPage {
   readonly id: number;
-  /** Keys, [nLayers, nKvHeads, pageSize, headDim]; quantised pages have one scale per (layer, head, position). */
+  /** Keys, [nLayers, nKvHeads, pageSize, headDim]. */
   readonly k: Tensor;
   /** Values, the same shape. */
   readonly v: Tensor;
 }
 
+/**
+ * What attention sees of the past: the first `sinks` positions and the last `size` ones, the query's own among them. The query at
+ * position p sees j <= p if j < sinks or j > p - size (Beltagy et al. 2020; sinks: Xiao et al. 2023).
+ */
+export interface AttentionWindow {
+  readonly size: number;
+  readonly sinks: number;
+}
+
+/** Pages that no later query sees were given back: a page table leaves out `count` pages after its first `at`. */
+export interface PageHole {
+  readonly at: number;
+  readonly count: number;
+}
+
 /** A run of consecutive tokens of one sequence inside a flat batch. */
 export interface Segment {
-  /** Pages that hold positions 0 .. start + length - 1 of the sequence. */
+  /** Pages that hold positions 0 .. start + length - 1 of the sequence, those of the hole left out: `pageOf` finds one. */
   readonly pages: readonly KvPage[];
+  readonly hole?: PageHole;
+  /** Undefined: everything from position 0 on is visible. */
+  readonly window?: AttentionWindow;
   /** Row of the batch where the run begins. */
   readonly row: number;
   /** Position in the sequence of the run's first token. */
@@ -37,7 +66,7 @@ export type Activation = "silu" | "gelu";
 
 /** Takes a weight matrix a few rows at a time, in order, and ends in the layout that its kernels like best. */
 export interface WeightPacker {
-  /** `rows` is f32, int8 or int4, as announced to `packer`; its memory may be reused after the call. */
+  /** `rows` is f32, int8, int4 or sparse, as announced to `packer`; its memory may be reused after the call. */
   write(rows: Tensor): void;
   /** @throws Error when rows are missing. */
   finish(): Tensor;
@@ -45,10 +74,17 @@ export interface WeightPacker {
 
 export interface WeightSpec {
   readonly name: string;
-  readonly dtype: "f32" | "int8" | "int4";
+  readonly dtype: "f32" | "int8" | "int4" | "sparse";
   readonly shape: readonly number[];
-  /** Columns per scale (int8, int4). */
+  /** Columns per scale (int8, int4, sparse). */
   readonly group: number;
+}
+
+/** What a backend's KV kernels can do; the cache refuses anything else. */
+export interface KvAbilities {
+  readonly formats: readonly KvFormat[];
+  /** Whether Segment.window and Segment.hole are honoured. */
+  readonly windows: boolean;
 }
 
 /**
@@ -57,15 +93,21 @@ export interface WeightSpec {
  */
 export interface Kernels {
   readonly name: string;
+  readonly kv: KvAbilities;
   /** Memory that these kernels can compute in: activations, KV pages. Zeroed. */
-  alloc(dtype: "f32" | "int8" | "int4", shape: readonly number[], group?: number): Tensor;
+  alloc(dtype: PlainDType, shape: readonly number[], group?: number): Tensor;
   /** Gives KV pages and the like back; what `alloc` returned must not be used afterwards. */
   free(tensor: Tensor): void;
-  /** Starts the conversion of one weight into this backend's own layout. */
+  /** Starts the conversion of one weight into this backend's own layout. @throws RangeError for a format that it does not have. */
   packer(spec: WeightSpec): WeightPacker;
 
-  /** out[m, n] = x[m, k] . w[n, k]^T (+ bias[n]). */
+  /** out[m, n] = x[m, k] . w[n, k]^T (+ bias[n]). x is f32, or what `quantize` made of it. */
   linear(out: Tensor, x: Tensor, w: Tensor, bias?: Tensor): void;
+  /**
+   * out = x as int8 or int16 (out's format), one scale a row: `scale`, or the row's largest magnitude over 127 or 32767. A row with a value
+   * that is not finite stays not finite. Backends without it compute with f32 activations only.
+   */
+  quantize?(out: Tensor, x: Tensor, scale?: number): void;
   /** out[i] = row ids[i] of table [rows, cols]. */
   embed(out: Tensor, table: Tensor, ids: Int32Array): void;
   /** out[i] = x[ids[i]]. */
@@ -78,15 +120,18 @@ export interface Kernels {
   ropeAngles(out: Tensor, positions: Int32Array, frequencies: Float64Array, magnitude: number): void;
   /** Rotates the first 2 x (angle pairs) of every headDim values of x, in place (Su et al. 2021). */
   rope(x: Tensor, angles: Tensor, headDim: number, style: RopeStyle): void;
-  /** Stores the rows of k and v at their segments' positions of `layer`. */
+  /** Stores the rows of k and v at their segments' positions of `layer`, quantised as the pages are (see KvPage). */
   kvWrite(k: Tensor, v: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): void;
-  /** Causal attention of each row over its own segment's pages, online softmax, nothing materialised (Dao et al. 2022). */
-  attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): void;
-  /** The textbook's first step: scores[h, i, j] = scale * q_ih . k_jh for one segment, -Infinity above the diagonal. */
-  attentionScores(scores: Tensor, q: Tensor, segment: Segment, layer: number, shape: AttentionShape): void;
+  /**
+   * Causal attention of each row over its own segment's pages, online softmax, nothing materialised (Dao et al. 2022).
+   * A query at a position p >= sinks + size of its window takes its scores with the sinks from `sinkQ` (see Batch.sinkPositions), if given.
+   */
+  attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape, sinkQ?: Tensor): void;
+  /** The textbook's first step: scores[h, i, c] = scale * q_ih . k_jh for one segment, j = keyPosition(c); -Infinity where j is not visible. */
+  attentionScores(scores: Tensor, q: Tensor, segment: Segment, layer: number, shape: AttentionShape, sinkQ?: Tensor): void;
   /** Softmax of every row, in place. */
   softmax(x: Tensor): void;
-  /** The textbook's last step: out_ih = sum over j of weights[h, i, j] * v_jh for one segment. */
+  /** The textbook's last step: out_ih = sum over c of weights[h, i, c] * v_jh, j = keyPosition(c), for one segment. */
   attentionMix(out: Tensor, weights: Tensor, segment: Segment, layer: number, shape: AttentionShape): void;
   /** out = act(gate) * up (Shazeer 2020). */
   gated(out: Tensor, gate: Tensor, up: Tensor, activation: Activation): void;

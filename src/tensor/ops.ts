@@ -1,6 +1,7 @@
 import { Arena } from "./arena.ts";
 import type { Activation, AttentionShape, Kernels, KvPage, RopeStyle, Segment } from "./kernels.ts";
 import type { Ledger, OpCost, OpKind } from "./ledger.ts";
+import { keyColumns, visiblePairs, visiblePositions } from "./segments.ts";
 import type { Tensor } from "./tensor.ts";
 
 /** A weight matrix [n, k], and its bias [n] where the model has one. */
@@ -12,6 +13,15 @@ export interface Linear {
 /** `tiled`: online softmax, no scores in memory. `naive`: the textbook's three steps over a [heads, queries, keys] matrix. */
 export type AttentionMethod = "tiled" | "naive";
 
+/** The format in which linears read their inputs. */
+export interface ActivationFormat {
+  readonly dtype: "f32" | "int8" | "int16";
+  /** The fixed scale of an op's output in a layer, where scales are static; else every row has its own. */
+  readonly scale?: (layer: number, name: string) => number | undefined;
+}
+
+const F32_ACTIVATIONS: ActivationFormat = { dtype: "f32" };
+
 /**
  * The operations of a decoder. Each one checks shapes, runs one kernel and writes one OpRecord (naive attention: three). Bytes come from
  * the tensors that the kernel is handed; flops follow the conventions stated at each op, exp and sqrt counting as one.
@@ -21,8 +31,14 @@ export class Ops {
   readonly ledger: Ledger;
   readonly arena: Arena;
   readonly attentionMethod: AttentionMethod;
+  readonly activations: ActivationFormat;
 
-  constructor(kernels: Kernels, ledger: Ledger, attentionMethod: AttentionMethod = "tiled") {
+  /** @throws RangeError when the kernels cannot compute with these activations. */
+  constructor(kernels: Kernels, ledger: Ledger, attentionMethod: AttentionMethod = "tiled", activations = F32_ACTIVATIONS) {
+    if (activations.dtype !== "f32" && !kernels.quantize) {
+      throw new RangeError(`activations: the ${kernels.name} kernels compute with f32 only, found ${activations.dtype} (the scalar backend has it)`);
+    }
+    this.activations = activations;
     this.kernels = kernels;
     this.ledger = ledger;
     this.arena = new Arena(kernels);
@@ -41,6 +57,20 @@ export class Ops {
       const kind = m === 1 ? "gemv" : "gemm";
       this.write(name, { ...NOTHING, kind, m, n, k, dtype: weight.format, flops: 2 * m * n * k, readWeights, readActivations: x.bytes }, out, started);
     }
+    return out;
+  }
+
+  /**
+   * The output x of op `name` in the engine's activation format, for all linears that read it: x itself, and no op, while that is f32; else
+   * integers with a scale a row. 3 flops a value.
+   */
+  quantize(name: string, x: Tensor): Tensor {
+    const { dtype, scale } = this.activations;
+    if (dtype === "f32") return x;
+    const out = this.arena.takeIntegers(name, x.shape, dtype);
+    const started = this.start();
+    this.kernels.quantize!(out, x, scale?.(this.ledger.layer, name));
+    this.plain(name, "quantize", out, x.bytes, 3 * x.rows * x.cols, started);
     return out;
   }
 
@@ -109,26 +139,27 @@ export class Ops {
     if (this.ledger.on) {
       let writtenKv = 0;
       for (const { length, pages } of segments) writtenKv += length * positionBytes(pages[0]);
-      const dtype = segments[0].pages[0].k.format;
+      const dtype = kvFormat(segments);
       this.write("kv_write", { ...NOTHING, kind: "kv", m: k.rows, n: 2 * k.cols, dtype, readActivations: k.bytes + v.bytes, writtenKv }, k, started);
     }
   }
 
   /**
    * Causal attention of q [tokens, nHeads * headDim], each row over its own sequence -> the shape of q.
-   * 4 headDim + 5 flops for each visible (query, key, head).
+   * 4 headDim + 5 flops for each visible (query, key, head). `sinkQ`, of q's shape, is what meets the sinks beyond the window.
    */
-  attention(q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): Tensor {
+  attention(q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape, sinkQ?: Tensor): Tensor {
     if (q.cols !== shape.nHeads * shape.headDim) mismatch("attention", `q [${q.shape}] and ${shape.nHeads} heads of ${shape.headDim}`);
     const out = this.arena.take("attention", q.shape);
-    if (this.attentionMethod === "naive") this.naiveAttention(out, q, segments, layer, shape);
+    if (this.attentionMethod === "naive") this.naiveAttention(out, q, segments, layer, shape, sinkQ);
     else {
       const started = this.start();
-      this.kernels.attention(out, q, segments, layer, shape);
+      this.kernels.attention(out, q, segments, layer, shape, sinkQ);
       if (this.ledger.on) {
         const flops = visiblePairs(segments) * shape.nHeads * (4 * shape.headDim + 5);
-        const readKv = segmentBytes(segments, true) + segmentBytes(segments, false);
-        this.write("attention", { ...attentionCost(q, segments, shape), flops, readKv, readActivations: q.bytes }, out, started);
+        const readKv = visiblePositions(segments) * positionBytes(segments[0].pages[0]);
+        const readActivations = q.bytes + (sinkQ ? sinkQ.bytes : 0);
+        this.write("attention", { ...attentionCost(q, segments, shape), flops, readKv, readActivations }, out, started);
       }
     }
     return out;
@@ -171,10 +202,10 @@ export class Ops {
     return id;
   }
 
-  private naiveAttention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): void {
+  private naiveAttention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape, sinkQ?: Tensor): void {
     const { ledger, kernels } = this;
     for (const segment of segments) {
-      const keys = segment.start + segment.length;
+      const keys = keyColumns(segment);
       const mark = this.arena.mark();
       const scores = this.arena.take("attention_scores", [shape.nHeads, segment.length, keys]);
       const values = shape.nHeads * segment.length * keys;
@@ -182,11 +213,11 @@ export class Ops {
       const cost = ledger.on ? { ...attentionCost(q, [segment], shape), m: segment.length } : undefined;
 
       let started = this.start();
-      kernels.attentionScores(scores, q, segment, layer, shape);
+      kernels.attentionScores(scores, q, segment, layer, shape, sinkQ);
       const product = visiblePairs([segment]) * shape.nHeads * 2 * shape.headDim;
       if (cost) {
-        const readKv = segmentBytes([segment], true);
-        this.write("attention_scores", { ...cost, flops: product, readKv, readActivations: rowBytes }, scores, started);
+        const readKv = keys * rowsBytes(segment.pages[0].k);
+        this.write("attention_scores", { ...cost, flops: product, readKv, readActivations: rowBytes * (sinkQ ? 2 : 1) }, scores, started);
       }
       started = this.start();
       kernels.softmax(scores);
@@ -195,7 +226,7 @@ export class Ops {
       started = this.start();
       kernels.attentionMix(out, scores, segment, layer, shape);
       if (cost) {
-        const readKv = segmentBytes([segment], false);
+        const readKv = keys * rowsBytes(segment.pages[0].v);
         this.write("attention_mix", { ...cost, flops: product, readKv, readActivations: scores.bytes, writtenActivations: rowBytes }, out, started);
       }
       this.arena.release(mark);
@@ -237,36 +268,22 @@ function mismatch(name: string, found: string): never {
   throw new RangeError(`${name}: shapes do not fit: ${found}`);
 }
 
-/** Bytes of one page that belong to one position of one layer, keys and values, scales included. */
+/** Bytes of a page's keys or values that belong to one position of one layer, scales included. */
+function rowsBytes({ bytes, shape }: Tensor): number {
+  return bytes / (shape[0] * shape[2]);
+}
+
 function positionBytes({ k, v }: KvPage): number {
-  return (k.bytes + v.bytes) / (k.shape[0] * k.shape[2]);
+  return rowsBytes(k) + rowsBytes(v);
 }
 
-/** Bytes of keys (or values) of one layer that the segments see; a page that several segments share counts once. */
-function segmentBytes(segments: readonly Segment[], keys: boolean): number {
-  const seen = new Map<number, number>();
-  let total = 0;
-  for (const { pages, start, length } of segments) {
-    const pageSize = pages[0].k.shape[2];
-    for (let i = 0, left = start + length; left > 0; i++, left -= pageSize) {
-      const page = pages[i];
-      const before = seen.get(page.id) ?? 0;
-      const now = Math.min(pageSize, left);
-      if (now <= before) continue;
-      const tensor = keys ? page.k : page.v;
-      total += ((now - before) * tensor.bytes) / (tensor.shape[0] * pageSize);
-      if (segments.length > 1) seen.set(page.id, now);
-    }
-  }
-  return total;
-}
-
-/** (query, key) pairs under the causal mask. */
-function visiblePairs(segments: readonly Segment[]): number {
-  return segments.reduce((sum, { start, length }) => sum + length * start + (length * (length + 1)) / 2, 0);
+/** "int8", or "int8/int4" where keys and values differ. */
+function kvFormat([{ pages }]: readonly Segment[]): string {
+  const { k, v } = pages[0];
+  return k.format === v.format ? k.format : `${k.format}/${v.format}`;
 }
 
 function attentionCost(q: Tensor, segments: readonly Segment[], { headDim }: AttentionShape): OpCost {
-  const longest = segments.reduce((max, { start, length }) => Math.max(max, start + length), 0);
-  return { ...NOTHING, kind: "attention", m: q.rows, n: longest, k: headDim, dtype: segments[0].pages[0].k.format };
+  const longest = segments.reduce((max, segment) => Math.max(max, keyColumns(segment)), 0);
+  return { ...NOTHING, kind: "attention", m: q.rows, n: longest, k: headDim, dtype: kvFormat(segments) };
 }

@@ -10,10 +10,12 @@ const nothing = () => {};
 export function shapeKernels(): Kernels {
   return {
     name: "shapes",
+    kv: { formats: ["f32", "int8", "int4"], windows: true },
     alloc: (dtype, shape, group) => ghost(dtype, shape, group),
     free: nothing,
     packer: ({ dtype, shape, group, name }) => ({ write: nothing, finish: () => ghost(dtype, shape, group, name) }),
     linear: nothing,
+    quantize: nothing,
     embed: nothing,
     gather: nothing,
     rmsNorm: nothing,

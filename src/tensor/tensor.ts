@@ -5,16 +5,27 @@
  * - `f32`: Float32Array.
  * - `int8`: Int8Array, symmetric; value = data[i] * scales[group of i]. Groups run along the columns: `group` columns share a scale, and
  *   every row starts a new group, so a row has ceil(cols / group) scales.
- * - `int4`: Uint8Array, two values to a byte; value = (nibble - 8) * scale. Groups of 32 columns take 16 bytes: byte j of a
- *   group holds column j in its low and column j + 16 in its high nibble (the order of GGML's Q4_0).
+ * - `int4`: Uint8Array, two values to a byte; value = (nibble - 8) * scale. A group of g columns takes h = ceil(g / 2) bytes: byte j
+ *   holds column j in its low and column j + h in its high nibble (for g = 32 the order of GGML's Q4_0). With an odd g the last high
+ *   nibble is padding and holds 8, which stands for 0. Groups are 32 columns (weights) or the whole row (KV pages).
+ * - `int16`: Int16Array, otherwise as int8. Quantised activations only: one scale a row (group = cols).
+ * - `sparse`: Uint8Array, int8 values of which two of every four columns are zero and not stored (2:4, Mishra et al. 2021, "Accelerating
+ *   Sparse Deep Neural Networks"). A row is cols / 2 values, then a nibble for every four columns, low nibble first: bits 0-1 say
+ *   which column the first of the two values belongs to, bits 2-3 the second. Scales as for int8.
  * - `packed`: Uint8Array in a layout that only the kernel set which made it can read.
  */
-export type DType = "f32" | "int8" | "int4" | "packed";
+export type DType = "f32" | "int8" | "int4" | "int16" | "sparse" | "packed";
+
+/** The formats whose layout is public. */
+export type PlainDType = Exclude<DType, "packed">;
+
+/** What a tensor's values lie in. */
+export type TensorData = Float32Array | Int8Array | Int16Array | Uint8Array;
 
 export interface TensorInit {
   dtype: DType;
   shape: readonly number[];
-  data: Float32Array | Int8Array | Uint8Array;
+  data: TensorData;
   scales?: Float32Array;
   /** Columns per scale (int8, int4). */
   group?: number;
@@ -28,7 +39,7 @@ export interface TensorInit {
 export class Tensor {
   readonly dtype: DType;
   readonly shape: readonly number[];
-  readonly data: Float32Array | Int8Array | Uint8Array;
+  readonly data: TensorData;
   readonly scales: Float32Array | undefined;
   readonly group: number;
   /** Bytes of values and scales, padding included. */
@@ -101,10 +112,12 @@ export class Tensor {
     const row = Math.floor(i / cols);
     const col = i - row * cols;
     const scale = this.scales![row * Math.ceil(cols / this.group) + Math.floor(col / this.group)];
-    if (this.dtype === "int8") return this.data[i] * scale;
-    const inGroup = col % 32;
-    const byte = this.data[(row * cols + col - inGroup) / 2 + (inGroup % 16)];
-    return ((inGroup < 16 ? byte & 15 : byte >> 4) - 8) * scale;
+    if (this.dtype === "int8" || this.dtype === "int16") return this.data[i] * scale;
+    if (this.dtype === "sparse") return sparseValue(this.data, cols, row, col) * scale;
+    const half = Math.ceil(this.group / 2);
+    const inGroup = col % this.group;
+    const byte = this.data[((row * cols + col - inGroup) / this.group) * half + (inGroup % half)];
+    return ((inGroup < half ? byte & 15 : byte >> 4) - 8) * scale;
   }
 
   /** The first values of this f32 tensor's memory, read as another shape. Costs nothing, copies nothing. */
@@ -114,10 +127,10 @@ export class Tensor {
     return new Tensor({ dtype: "f32", shape, data: this.f32.subarray(0, count), name: this.name });
   }
 
-  /** The rows [start, end) as a tensor over the same memory (f32, int8, int4). */
+  /** The rows [start, end) as a tensor over the same memory; any format but packed. */
   slice(start: number, end: number): Tensor {
     const per = (n: number) => (n / Math.max(1, this.rows)) | 0;
-    const cut = <T extends Float32Array | Int8Array | Uint8Array>(view: T) =>
+    const cut = <T extends TensorData>(view: T) =>
       view.subarray(start * per(view.length), end * per(view.length)) as T;
     return new Tensor({
       dtype: this.dtype,
@@ -139,23 +152,45 @@ for (const symbol of [Symbol.for("nodejs.util.inspect.custom"), Symbol.for("debu
   });
 }
 
-/** How many stored values and scales a tensor needs. @throws RangeError for int4 columns that are not a multiple of 32. */
+/** The integer that a sparse tensor holds for one column. */
+function sparseValue(data: TensorData, cols: number, row: number, col: number): number {
+  const at = row * sparseRowBytes(cols);
+  const quad = col >> 2;
+  const places = data[at + cols / 2 + (quad >> 1)] >> (4 * (quad & 1));
+  const first = data[at + 2 * quad];
+  const second = data[at + 2 * quad + 1];
+  const own = (places & 3) === (col & 3) ? first : ((places >> 2) & 3) === (col & 3) ? second : 0;
+  return (own << 24) >> 24;
+}
+
+/** Bytes of one row of a sparse tensor, without its scales. */
+export function sparseRowBytes(cols: number): number {
+  return cols / 2 + Math.ceil(cols / 8);
+}
+
+/** How many stored values (sparse: bytes) and scales a tensor needs. @throws RangeError for columns that the format cannot have. */
 export function storage(dtype: DType, shape: readonly number[], group = 32): { values: number; scales: number } {
   const count = shape.reduce((a, b) => a * b, 1);
   if (dtype === "f32") return { values: count, scales: 0 };
   const cols = shape[shape.length - 1];
   const rows = cols === 0 ? 0 : count / cols;
-  if (dtype === "int4" && (cols % 32 !== 0 || group !== 32)) {
+  if (dtype === "int4" && group !== cols && (cols % 32 !== 0 || group !== 32)) {
     throw new RangeError(`int4 needs groups of 32 and columns that are a multiple of 32, found groups of ${group} and ${cols} columns`);
   }
-  return { values: dtype === "int4" ? count / 2 : count, scales: rows * Math.ceil(cols / group) };
+  if (dtype === "sparse" && cols % 4 !== 0) throw new RangeError(`2:4 sparsity needs columns that are a multiple of 4, found ${cols}`);
+  const values = dtype === "int4" ? rows * Math.ceil(cols / group) * Math.ceil(group / 2) : dtype === "sparse" ? rows * sparseRowBytes(cols) : count;
+  return { values, scales: rows * Math.ceil(cols / group) };
 }
+
+const BYTES: Readonly<Record<DType, number>> = { f32: 4, int16: 2, int8: 1, int4: 1, sparse: 1, packed: 1 };
 
 /** Bytes that `storage` asks for. */
 export function storageBytes(dtype: DType, shape: readonly number[], group = 32): number {
   const { values, scales } = storage(dtype, shape, group);
-  return values * (dtype === "f32" ? 4 : 1) + scales * 4;
+  return values * BYTES[dtype] + scales * 4;
 }
+
+const VIEWS = { f32: Float32Array, int16: Int16Array, int8: Int8Array, int4: Uint8Array, sparse: Uint8Array } as const;
 
 /** An f32 tensor over `data` (or zeros). */
 export function f32(shape: readonly number[], data?: Float32Array | readonly number[], name?: string): Tensor {
@@ -164,15 +199,14 @@ export function f32(shape: readonly number[], data?: Float32Array | readonly num
 }
 
 /** A zeroed tensor in ordinary memory. `group` defaults to 32 columns. */
-export function zeros(dtype: "f32" | "int8" | "int4", shape: readonly number[], group = 32, name?: string): Tensor {
+export function zeros(dtype: PlainDType, shape: readonly number[], group = 32, name?: string): Tensor {
   const { values, scales } = storage(dtype, shape, group);
-  const data = dtype === "f32" ? new Float32Array(values) : dtype === "int8" ? new Int8Array(values) : new Uint8Array(values);
+  const data = new VIEWS[dtype](values);
   const quantised = dtype !== "f32";
   return new Tensor({ dtype, shape, data, scales: quantised ? new Float32Array(scales) : undefined, group: quantised ? group : 0, name });
 }
 
 /** A tensor that has a shape and a size but no storage: what the cost-only kernels compute with. */
-export function ghost(dtype: "f32" | "int8" | "int4", shape: readonly number[], group = 32, name?: string): Tensor {
-  const data = dtype === "f32" ? new Float32Array(0) : dtype === "int8" ? new Int8Array(0) : new Uint8Array(0);
-  return new Tensor({ dtype, shape, data, group, name, bytes: storageBytes(dtype, shape, group) });
+export function ghost(dtype: PlainDType, shape: readonly number[], group = 32, name?: string): Tensor {
+  return new Tensor({ dtype, shape, data: new VIEWS[dtype](0), group, name, bytes: storageBytes(dtype, shape, group) });
 }

@@ -2,17 +2,19 @@ import type { Kernels, WeightPacker, WeightSpec } from "../kernels.ts";
 import type { Tensor } from "../tensor.ts";
 import { zeros } from "../tensor.ts";
 import { attention, attentionMix, attentionScores, kvWrite } from "./attention.ts";
-import { dequantiseRow, linear } from "./linear.ts";
+import { dequantiseRow, linear, quantize } from "./linear.ts";
 import { activate, add, gated, layerNorm, rmsNorm, rope, ropeAngles, softmax } from "./pointwise.ts";
 
 /** Plain loops over typed arrays: the textbook, the kernels that a debugger steps through, and the reference for all others. */
 export function scalarKernels(): Kernels {
   return {
     name: "scalar",
+    kv: { formats: ["f32", "int8", "int4"], windows: true },
     alloc: (dtype, shape, group) => zeros(dtype, shape, group),
     free: () => {},
     packer: plainPacker,
     linear,
+    quantize,
     embed: (out, table, ids) => ids.forEach((id, i) => dequantiseRow(out.f32, i * table.cols, table, id)),
     gather: (out, x, ids) => ids.forEach((id, i) => dequantiseRow(out.f32, i * x.cols, x, id)),
     rmsNorm,

@@ -1,17 +1,33 @@
-import type { Tensor } from "../tensor.ts";
+import { sparseRowBytes, type Tensor } from "../tensor.ts";
 
 /**
  * out[m, n] = x[m, k] . w[n, k]^T (+ bias[n]), every dot product in the same order whatever m is.
  * Sums are float64 (JavaScript's own number), rounded to f32 once: these loops are the reference for the faster kernels.
+ * Quantised activations take the same road: integers and their products are exact in float64, so every group's sum is an integer sum, and
+ * the row's scale is applied once, at the end.
  */
 export function linear(out: Tensor, x: Tensor, w: Tensor, bias?: Tensor): void {
   const [n, k] = [w.rows, w.cols];
   const m = out.f32.length / n;
-  const dot = w.dtype === "f32" ? dotF32 : w.dtype === "int8" ? dotInt8 : dotInt4;
-  const wide = new Float64Array(x.f32); // Widened once here, not n times in the loops below.
+  const dot = w.dtype === "f32" ? dotF32 : w.dtype === "int8" ? dotInt8 : w.dtype === "int4" ? dotInt4 : dotSparse;
+  const wide = new Float64Array(x.data); // Widened once here, not n times in the loops below.
+  const scales = x.scales;
   for (let row = 0; row < n; row++) {
     const b = bias ? bias.f32[row] : 0;
-    for (let i = 0; i < m; i++) out.f32[i * n + row] = dot(wide, i * k, w, row, k) + b;
+    for (let i = 0; i < m; i++) out.f32[i * n + row] = dot(wide, i * k, w, row, k) * (scales ? scales[i] : 1) + b;
+  }
+}
+
+/** Rounds every row of x to the integers of `out`, int8 or int16: at scale `fixed`, clipped, or at its largest magnitude over 127 or 32767. */
+export function quantize(out: Tensor, x: Tensor, fixed?: number): void {
+  const most = out.dtype === "int8" ? 127 : 32767;
+  const [to, from, scales, n] = [out.data, x.f32, out.scales!, out.cols];
+  for (let row = 0, at = 0; row < scales.length; row++, at += n) {
+    let max = 0;
+    for (let i = at; i < at + n; i++) max = Math.max(max, Math.abs(from[i])); // Math.max keeps a NaN.
+    scales[row] = fixed === undefined || !Number.isFinite(max) ? max / most : fixed;
+    const inverse = scales[row] > 0 ? 1 / scales[row] : 0;
+    for (let i = at; i < at + n; i++) to[i] = Math.max(-most, Math.min(most, Math.round(from[i] * inverse)));
   }
 }
 
@@ -74,6 +90,28 @@ function dotInt4(x: Float64Array, at: number, w: Tensor, row: number, k: number)
       b += x[i + 16] * ((pair >> 4) - 8);
     }
     sum += (a + b) * scales[s++];
+  }
+  return sum;
+}
+
+/** Two products for every four columns: the indices say which of x's values they meet. */
+function dotSparse(x: Float64Array, at: number, w: Tensor, row: number, k: number): number {
+  const data = w.data as Uint8Array;
+  const scales = w.scales!;
+  const group = w.group;
+  const values = row * sparseRowBytes(k);
+  const places = values + k / 2;
+  let s = row * Math.ceil(k / group);
+  let sum = 0;
+  for (let start = 0; start < k; start += group) {
+    const end = Math.min(start + group, k);
+    let part = 0;
+    for (let i = start; i < end; i += 4) {
+      const nibble = data[places + (i >> 3)] >> (i & 4);
+      const from = values + (i >> 1);
+      part += x[at + i + (nibble & 3)] * ((data[from] << 24) >> 24) + x[at + i + ((nibble >> 2) & 3)] * ((data[from + 1] << 24) >> 24);
+    }
+    sum += part * scales[s++];
   }
   return sum;
 }
