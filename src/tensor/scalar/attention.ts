@@ -1,119 +1,137 @@
 import type { AttentionShape, KvPage, Segment } from "../kernels.ts";
+import { keyColumns, keyPosition, pageOf, pageSizeOf, sees, windowStart } from "../segments.ts";
 import type { Tensor } from "../tensor.ts";
+import { formatOf, ROW_DOT, ROW_MIX, type RowDot, type RowMix, writeRow } from "./kv-rows.ts";
 
-/** Positions in a page. */
-const pageSizeOf = (page: KvPage) => page.k.shape[2];
-
-/** Where (layer, head, slot) begins in a page's values; also, without the factor headDim, the index of its scale. */
-function slotIndex(page: KvPage, layer: number, head: number, slot: number): number {
+/** Row of a page's tensors that holds (layer, head, slot); also the index of its scale. */
+function rowOf(page: KvPage, layer: number, head: number, slot: number): number {
   return (layer * page.k.shape[1] + head) * page.k.shape[2] + slot;
 }
 
-/** Stores rows of k and v at their segments' positions. Scalar pages are f32. */
+/** Stores rows of k and v at their segments' positions, quantised as the pages are: once, here, each row by itself. */
 export function kvWrite(k: Tensor, v: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): void {
   const { nKvHeads, headDim } = shape;
   for (const segment of segments) {
+    const pageSize = pageSizeOf(segment.pages[0]);
     for (let i = 0; i < segment.length; i++) {
       const position = segment.start + i;
-      const pageSize = pageSizeOf(segment.pages[0]);
-      const page = segment.pages[Math.floor(position / pageSize)];
+      const page = pageOf(segment, position);
       for (let head = 0; head < nKvHeads; head++) {
         const from = ((segment.row + i) * nKvHeads + head) * headDim;
-        const to = slotIndex(page, layer, head, position % pageSize) * headDim;
-        page.k.f32.set(k.f32.subarray(from, from + headDim), to);
-        page.v.f32.set(v.f32.subarray(from, from + headDim), to);
+        const row = rowOf(page, layer, head, position % pageSize);
+        writeRow(page.k, row, k.f32, from);
+        writeRow(page.v, row, v.f32, from);
       }
     }
   }
 }
 
-/** q[at ..] . values[from ..] over n elements. */
-function dot(q: Float32Array, at: number, values: Float32Array, from: number, n: number): number {
-  let sum = 0;
-  for (let i = 0; i < n; i++) sum += q[at + i] * values[from + i];
-  return sum;
+/** The running maximum, sum and weighted values of one query and head over the tiles seen so far. */
+interface Running {
+  max: number;
+  sum: number;
+  readonly mix: Float64Array;
+  readonly scores: Float64Array;
 }
 
 /**
  * Causal attention with an online softmax (Milakov and Gimelshein 2018; Dao et al. 2022, algorithm 1): one page of keys and values at a
- * time, a running maximum and a running sum per query and head, no matrix of scores. Tiles are the pages, whatever the batch looks
- * like, so the result for a row does not depend on its neighbours.
+ * time, a running maximum and a running sum per query and head, no matrix of scores. Tiles are the pages, cut where the window of the
+ * query cuts them, whatever the batch looks like, so the result for a row does not depend on its neighbours.
  */
-export function attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): void {
+export function attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape, sinkQ = q): void {
   const { nHeads, nKvHeads, headDim, scale } = shape;
   const perKv = nHeads / nKvHeads;
   const mix = new Float64Array(headDim);
   for (const segment of segments) {
-    const pageSize = pageSizeOf(segment.pages[0]);
-    const scores = new Float64Array(pageSize);
+    const [page] = segment.pages;
+    const pageSize = pageSizeOf(page);
+    const running: Running = { max: 0, sum: 0, mix, scores: new Float64Array(pageSize) };
+    const [dot, mixRow] = [ROW_DOT[formatOf(page.k)], ROW_MIX[formatOf(page.v)]];
+    const walk = (query: Float32Array, at: number, kvHead: number, from: number, to: number) => {
+      for (let first = from; first < to; ) {
+        const slot = first % pageSize;
+        const count = Math.min(pageSize - slot, to - first);
+        const tilePage = pageOf(segment, first);
+        tile(running, query, at, tilePage, rowOf(tilePage, layer, kvHead, slot), count, scale, dot, mixRow);
+        first += count;
+      }
+    };
     for (let i = 0; i < segment.length; i++) {
-      const visible = segment.start + i + 1;
+      const position = segment.start + i;
+      const from = windowStart(segment, position);
       for (let head = 0; head < nHeads; head++) {
         const at = ((segment.row + i) * nHeads + head) * headDim;
-        let max = -Infinity;
-        let sum = 0;
+        const kvHead = Math.floor(head / perKv);
+        running.max = -Infinity;
+        running.sum = 0;
         mix.fill(0);
-        for (let first = 0; first < visible; first += pageSize) {
-          const page = segment.pages[first / pageSize];
-          const count = Math.min(pageSize, visible - first);
-          const base = slotIndex(page, layer, Math.floor(head / perKv), 0) * headDim;
-          const [keys, values] = [page.k.f32, page.v.f32];
-          let tileMax = max;
-          for (let j = 0; j < count; j++) {
-            scores[j] = dot(q.f32, at, keys, base + j * headDim, headDim) * scale;
-            if (scores[j] > tileMax) tileMax = scores[j];
-          }
-          const rescale = Math.exp(max - tileMax);
-          sum *= rescale;
-          for (let d = 0; d < headDim; d++) mix[d] *= rescale;
-          for (let j = 0; j < count; j++) {
-            const weight = Math.exp(scores[j] - tileMax);
-            sum += weight;
-            const from = base + j * headDim;
-            for (let d = 0; d < headDim; d++) mix[d] += weight * values[from + d];
-          }
-          max = tileMax;
-        }
-        for (let d = 0; d < headDim; d++) out.f32[at + d] = mix[d] / sum;
+        if (from > 0) walk(sinkQ.f32, at, kvHead, 0, segment.window!.sinks);
+        walk(q.f32, at, kvHead, from, position + 1);
+        for (let d = 0; d < headDim; d++) out.f32[at + d] = mix[d] / running.sum;
       }
     }
   }
 }
 
-/** The textbook's first step: scores [nHeads, queries, keys] of one segment, -Infinity where a key lies after its query. */
-export function attentionScores(scores: Tensor, q: Tensor, segment: Segment, layer: number, shape: AttentionShape): void {
+/** One tile of the online softmax: `count` rows of a page from `row` on. */
+function tile(running: Running, q: Float32Array, at: number, page: KvPage, row: number, count: number, scale: number, dot: RowDot, mixRow: RowMix): void {
+  const { mix, scores, max } = running;
+  let tileMax = max;
+  for (let j = 0; j < count; j++) {
+    scores[j] = dot(q, at, page.k, row + j) * scale;
+    if (scores[j] > tileMax) tileMax = scores[j];
+  }
+  const rescale = Math.exp(max - tileMax);
+  running.sum *= rescale;
+  for (let d = 0; d < mix.length; d++) mix[d] *= rescale;
+  for (let j = 0; j < count; j++) {
+    const weight = Math.exp(scores[j] - tileMax);
+    running.sum += weight;
+    mixRow(mix, weight, page.v, row + j);
+  }
+  running.max = tileMax;
+}
+
+/** The textbook's first step: scores [nHeads, queries, key columns] of one segment, -Infinity where a query does not see a key. */
+export function attentionScores(scores: Tensor, q: Tensor, segment: Segment, layer: number, shape: AttentionShape, sinkQ = q): void {
   const { nHeads, nKvHeads, headDim, scale } = shape;
-  const keys = segment.start + segment.length;
+  const keys = keyColumns(segment);
   const pageSize = pageSizeOf(segment.pages[0]);
+  const dot = ROW_DOT[formatOf(segment.pages[0].k)];
   let to = 0;
   for (let head = 0; head < nHeads; head++) {
     const kvHead = Math.floor((head * nKvHeads) / nHeads);
     for (let i = 0; i < segment.length; i++) {
       const at = ((segment.row + i) * nHeads + head) * headDim;
-      for (let j = 0; j < keys; j++, to++) {
-        const page = segment.pages[Math.floor(j / pageSize)];
-        const from = slotIndex(page, layer, kvHead, j % pageSize) * headDim;
-        scores.f32[to] = j > segment.start + i ? -Infinity : dot(q.f32, at, page.k.f32, from, headDim) * scale;
+      const position = segment.start + i;
+      const from = windowStart(segment, position);
+      for (let c = 0; c < keys; c++, to++) {
+        const j = keyPosition(segment, c);
+        const page = pageOf(segment, j);
+        const query = j < from ? sinkQ : q;
+        scores.f32[to] = sees(segment, position, j) ? dot(query.f32, at, page.k, rowOf(page, layer, kvHead, j % pageSize)) * scale : -Infinity;
       }
     }
   }
 }
 
-/** The textbook's last step: the values of one segment, mixed by softmaxed scores [nHeads, queries, keys]. */
+/** The textbook's last step: the values of one segment, mixed by softmaxed scores [nHeads, queries, key columns]. */
 export function attentionMix(out: Tensor, weights: Tensor, segment: Segment, layer: number, shape: AttentionShape): void {
   const { nHeads, nKvHeads, headDim } = shape;
-  const keys = segment.start + segment.length;
+  const keys = keyColumns(segment);
   const pageSize = pageSizeOf(segment.pages[0]);
+  const mixRow = ROW_MIX[formatOf(segment.pages[0].v)];
   const mix = new Float64Array(headDim);
   for (let head = 0; head < nHeads; head++) {
     const kvHead = Math.floor((head * nKvHeads) / nHeads);
     for (let i = 0; i < segment.length; i++) {
       mix.fill(0);
-      for (let j = 0; j <= segment.start + i; j++) {
-        const page = segment.pages[Math.floor(j / pageSize)];
-        const from = slotIndex(page, layer, kvHead, j % pageSize) * headDim;
-        const weight = weights.f32[(head * segment.length + i) * keys + j];
-        for (let d = 0; d < headDim; d++) mix[d] += weight * page.v.f32[from + d];
+      for (let c = 0; c < keys; c++) {
+        const j = keyPosition(segment, c);
+        if (!sees(segment, segment.start + i, j)) continue;
+        const page = pageOf(segment, j);
+        mixRow(mix, weights.f32[(head * segment.length + i) * keys + c], page.v, rowOf(page, layer, kvHead, j % pageSize));
       }
       out.f32.set(mix, ((segment.row + i) * nHeads + head) * headDim);
     }
