@@ -15,8 +15,14 @@ export function stopMatcher(stops: readonly string[]) {
   return {
     push(text: string): StopResult {
       held += text;
-      const found = wanted.map((stop) => held.indexOf(stop)).filter((at) => at >= 0);
-      if (found.length > 0) return { text: held.slice(0, Math.min(...found)), stopped: true };
+      // The stop string that was completed first wins, the longest of those: the outcome is the same however the text was cut.
+      let [start, end] = [0, Infinity];
+      for (const stop of wanted) {
+        const at = held.indexOf(stop);
+        if (at < 0 || at + stop.length > end || (at + stop.length === end && at > start)) continue;
+        [start, end] = [at, at + stop.length];
+      }
+      if (end < Infinity) return { text: held.slice(0, start), stopped: true };
       let keep = 0;
       for (let size = Math.min(longest - 1, held.length); size > 0 && keep === 0; size--) {
         const tail = held.slice(-size);
