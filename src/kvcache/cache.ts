@@ -1,28 +1,58 @@
-import type { Kernels, KvPage } from "../tensor/kernels.ts";
+import type { AttentionWindow, Kernels, KvFormat, KvPage, PageHole } from "../tensor/kernels.ts";
+import { checkAbilities, type KvFormats, resolveFormats } from "./format.ts";
+import { type KvCacheShape, type Page, PAGE_SIZE, PagePool } from "./pool.ts";
+import { PrefixIndex, type PrefixNode } from "./prefix.ts";
 
-/** Positions in a page: small enough that little is wasted, large enough that page tables stay short (Kwon et al. 2023). */
-export const PAGE_SIZE = 16;
+export { type KvCacheShape, PAGE_SIZE } from "./pool.ts";
 
-export interface KvCacheShape {
-  readonly nLayers: number;
-  readonly nKvHeads: number;
-  readonly headDim: number;
+export interface KvCacheOptions {
+  /** How keys and values are stored; default f32. */
+  readonly kv?: KvFormat | Partial<KvFormats>;
+  /** What attention sees of the past; default everything. Pages outside of it are given back. */
+  readonly window?: AttentionWindow;
+  /** Whether full pages are kept for sequences that begin alike; default true. */
+  readonly prefixIndex?: boolean;
 }
 
-interface Page extends KvPage {
-  /** Sequences that use this page. */
-  users: number;
-}
-
-/** One sequence's page table. Positions 0 .. length - 1 are stored; only the cache changes it. */
+/** One sequence's page table; only the cache changes it. */
 export interface KvSequence {
+  /** Pages of positions 0 .. length - 1, those of the hole left out. */
   readonly pages: readonly KvPage[];
   readonly length: number;
+  readonly hole: PageHole | undefined;
+  /** The tokens whose keys and values are computed, as far as `record` was told. */
+  readonly tokens: readonly number[];
 }
 
 interface MutableSequence {
   pages: Page[];
   length: number;
+  hole: PageHole | undefined;
+  tokens: number[];
+  /** Whether its full pages may go into the index. */
+  listed: boolean;
+}
+
+/** Where all pages of the pool are. used + cached + free = pages; bytes are pages times pageBytes. */
+export interface KvCacheStats {
+  /** The pool's size; memory is taken when a page is first needed. */
+  readonly pages: number;
+  /** Pages that sequences hold, a shared page counted once. */
+  readonly used: number;
+  /** Those of them that several sequences hold. */
+  readonly shared: number;
+  /** Pages that only the prefix index holds: taken back when nothing is free, least recently used first. */
+  readonly cached: number;
+  readonly free: number;
+  /** Pages that exist in memory. */
+  readonly allocated: number;
+  readonly pageBytes: number;
+  readonly bytesPerToken: number;
+  readonly bytesInUse: number;
+  readonly bytesShared: number;
+  readonly bytesCached: number;
+  readonly bytesFree: number;
+  readonly bytesAllocated: number;
 }
 
 /** All pages are in use. Nothing was changed. */
@@ -31,60 +61,121 @@ export class KvCacheFullError extends Error {
 }
 
 /**
- * A paged KV cache: a pool of fixed-size pages, and for each sequence a table of the pages that hold its positions. Pages are
- * allocated when first needed and then recycled; forked sequences share pages until one of them writes.
+ * A paged KV cache: a pool of fixed-size pages, and for each sequence a table of the pages that hold its positions. Pages are shared by
+ * forked sequences and by those that begin with the same tokens; whoever writes into a shared page gets a copy first.
  */
 export class KvCache {
   readonly shape: KvCacheShape;
   /** Most pages that may exist. */
   readonly maxPages: number;
-  private readonly kernels: Kernels;
-  private readonly free: Page[] = [];
+  readonly formats: KvFormats;
+  readonly window: AttentionWindow | undefined;
+  private readonly pool: PagePool;
   private readonly sequences = new Set<MutableSequence>();
-  private created = 0;
 
-  constructor(kernels: Kernels, shape: KvCacheShape, maxPages: number) {
-    this.kernels = kernels;
+  /** @throws RangeError for formats or windows that the kernels do not have. */
+  constructor(kernels: Kernels, shape: KvCacheShape, maxPages: number, { kv, window, prefixIndex = true }: KvCacheOptions = {}) {
     this.shape = shape;
     this.maxPages = maxPages;
+    this.formats = resolveFormats(kv);
+    this.window = window;
+    checkAbilities(kernels, this.formats, window);
+    this.pool = new PagePool(kernels, shape, this.formats, maxPages, prefixIndex ? new PrefixIndex() : undefined);
   }
 
   /** An empty sequence. */
   create(): KvSequence {
-    const sequence: MutableSequence = { pages: [], length: 0 };
-    this.sequences.add(sequence);
-    return sequence;
+    return this.add({ pages: [], length: 0, hole: undefined, tokens: [], listed: true });
+  }
+
+  /**
+   * A sequence that begins with the longest run of full pages that the index knows of these tokens, at least the last token left out: its
+   * `length` positions need no computing.
+   */
+  createFrom(tokens: readonly number[]): KvSequence {
+    const found: PrefixNode[] = [];
+    const limit = this.pool.index ? tokens.length - 1 : 0;
+    while ((found.length + 1) * PAGE_SIZE <= limit) {
+      const node = this.pool.index!.find(found.at(-1), tokens, found.length * PAGE_SIZE, PAGE_SIZE);
+      if (!node) break;
+      found.push(node);
+    }
+    const length = found.length * PAGE_SIZE;
+    const hole = this.holeAt(length);
+    const pages = found.map(({ page }) => page);
+    if (hole) pages.splice(hole.at, hole.count);
+    for (const page of pages) this.pool.hold(page);
+    return this.add({ pages, length, hole, tokens: tokens.slice(0, length), listed: true });
+  }
+
+  /** A sequence of `length` positions, its pages outside `hole` reserved, for a snapshot's contents. @throws KvCacheFullError */
+  adopt(tokens: readonly number[], hole: PageHole | undefined): KvSequence {
+    const count = Math.ceil(tokens.length / PAGE_SIZE) - (hole?.count ?? 0);
+    this.need(count);
+    const pages = Array.from({ length: count }, () => this.pool.take());
+    return this.add({ pages, length: tokens.length, hole, tokens: [...tokens], listed: false });
   }
 
   /** Makes room for `count` more positions. @throws KvCacheFullError, having changed nothing. */
   append(sequence: KvSequence, count: number): void {
     const own = this.own(sequence);
     const last = own.pages.at(-1);
-    const shared = count > 0 && last !== undefined && last.users > 1 && own.length % PAGE_SIZE !== 0;
-    const wanted = Math.ceil((own.length + count) / PAGE_SIZE) - own.pages.length + (shared ? 1 : 0);
-    if (wanted > this.freePages) {
-      throw new KvCacheFullError(`KV cache: ${wanted} more pages of ${PAGE_SIZE} tokens needed, ${this.freePages} of ${this.maxPages} free`);
-    }
-    if (shared) own.pages[own.pages.length - 1] = this.copy(last);
-    while (own.pages.length * PAGE_SIZE < own.length + count) own.pages.push(this.take());
+    const written = count > 0 && last !== undefined && own.length % PAGE_SIZE !== 0 ? last : undefined;
+    const shared = written !== undefined && written.users > 1;
+    const wanted = Math.ceil((own.length + count) / PAGE_SIZE) - Math.ceil(own.length / PAGE_SIZE);
+    this.need(wanted + (shared ? 1 : 0));
+    if (shared) own.pages[own.pages.length - 1] = this.pool.copy(written);
+    else if (written?.node) this.pool.unlist(written.node);
+    for (let i = 0; i < wanted; i++) own.pages.push(this.pool.take());
     own.length += count;
   }
 
-  /** Forgets all positions from `length` on. */
+  /** The next positions' tokens, now that their keys and values are computed: full pages become known to the index. */
+  record(sequence: KvSequence, tokens: readonly number[]): void {
+    const own = this.own(sequence);
+    if (own.tokens.length + tokens.length > own.length) {
+      throw new RangeError(`KV cache: expected at most ${own.length - own.tokens.length} tokens to record, found ${tokens.length}`);
+    }
+    const before = own.tokens.length;
+    for (const token of tokens) own.tokens.push(token);
+    if (Math.floor(own.tokens.length / PAGE_SIZE) > Math.floor(before / PAGE_SIZE)) this.list(own);
+  }
+
+  /** Gives the pages back that no query from here on sees. */
+  trim(sequence: KvSequence): void {
+    const own = this.own(sequence);
+    const hole = this.holeAt(own.length);
+    if (!hole) return;
+    const more = hole.count - (own.hole?.count ?? 0);
+    if (more > 0) for (const page of own.pages.splice(hole.at, more).reverse()) this.pool.drop(page);
+    if (more > 0) own.hole = hole;
+  }
+
+  /**
+   * Forgets all positions from `length` on.
+   * @throws RangeError beyond the end, or when the next query would see positions that the window has already given back.
+   */
   truncate(sequence: KvSequence, length: number): void {
     const own = this.own(sequence);
     if (length < 0 || length > own.length) throw new RangeError(`truncate: expected 0 to ${own.length} positions, found ${length}`);
+    const { hole } = own;
+    const kept = this.holeAt(length)?.count ?? 0;
+    if (hole && length > hole.at * PAGE_SIZE && kept < hole.count) {
+      const end = (hole.at + hole.count) * PAGE_SIZE;
+      throw new RangeError(`truncate: at ${length} positions some before ${end} are needed, and the window of ${this.window!.size} has given them back`);
+    }
+    if (hole && length <= hole.at * PAGE_SIZE) own.hole = undefined;
     own.length = length;
-    while (own.pages.length > Math.ceil(length / PAGE_SIZE)) this.drop(own.pages.pop()!);
+    own.tokens.length = Math.min(own.tokens.length, length);
+    const pages = Math.ceil(length / PAGE_SIZE) - (own.hole?.count ?? 0);
+    while (own.pages.length > pages) this.pool.drop(own.pages.pop()!);
   }
 
   /** A second sequence with the same contents; pages are shared, and copied when either side writes into them. */
   fork(sequence: KvSequence): KvSequence {
     const own = this.own(sequence);
-    const copy: MutableSequence = { pages: [...own.pages], length: own.length };
-    for (const page of copy.pages) page.users++;
-    this.sequences.add(copy);
-    return copy;
+    for (const page of own.pages) this.pool.hold(page);
+    return this.add({ ...own, pages: [...own.pages], tokens: [...own.tokens] });
   }
 
   /** Gives a sequence's pages back and forgets it. */
@@ -98,27 +189,47 @@ export class KvCache {
     for (const sequence of this.sequences) this.truncate(sequence, 0);
   }
 
-  /** Pages that can still be taken. */
+  /** Most pages that a sequence of `length` positions holds when it is fed at most `chunk` tokens at a time. */
+  pagesFor(length: number, chunk: number): number {
+    const all = Math.ceil(length / PAGE_SIZE);
+    if (!this.window) return all;
+    const { size, sinks } = this.window;
+    return Math.min(all, Math.ceil(sinks / PAGE_SIZE) + Math.ceil((size + chunk) / PAGE_SIZE) + 1);
+  }
+
+  /** Pages that can still be taken, cached ones among them. */
   get freePages(): number {
-    return this.maxPages - this.created + this.free.length;
+    return this.maxPages - this.pool.used;
   }
 
   /** Pages that sequences hold, a shared page counted once. */
   get usedPages(): number {
-    return this.created - this.free.length;
+    return this.pool.used;
   }
 
   /** Bytes of one page, keys and values, all layers, scales included. */
   get pageBytes(): number {
-    const probe = this.free[0] ?? [...this.sequences].find((sequence) => sequence.pages.length > 0)?.pages[0];
-    if (probe) return probe.k.bytes + probe.v.bytes;
-    const { nLayers, nKvHeads, headDim } = this.shape;
-    return 2 * nLayers * nKvHeads * PAGE_SIZE * headDim * 4;
+    return this.pool.pageBytes;
   }
 
   /** Bytes of the pages in use, a shared page counted once. */
   get bytesInUse(): number {
     return this.usedPages * this.pageBytes;
+  }
+
+  stats(): KvCacheStats {
+    const { used, shared, cached, allocated, pageBytes, maxPages } = this.pool;
+    const free = maxPages - used - cached;
+    return {
+      ...{ pages: maxPages, used, shared, cached, free, allocated, pageBytes, bytesPerToken: pageBytes / PAGE_SIZE },
+      ...{ bytesInUse: used * pageBytes, bytesShared: shared * pageBytes, bytesCached: cached * pageBytes },
+      ...{ bytesFree: free * pageBytes, bytesAllocated: allocated * pageBytes },
+    };
+  }
+
+  private add(sequence: MutableSequence): KvSequence {
+    this.sequences.add(sequence);
+    return sequence;
   }
 
   private own(sequence: KvSequence): MutableSequence {
@@ -127,26 +238,36 @@ export class KvCache {
     return own;
   }
 
-  private take(): Page {
-    const recycled = this.free.pop();
-    if (recycled) {
-      recycled.users = 1;
-      return recycled;
+  private need(pages: number): void {
+    if (pages <= this.freePages) return;
+    throw new KvCacheFullError(`KV cache: ${pages} more pages of ${PAGE_SIZE} tokens needed, ${this.freePages} of ${this.maxPages} free`);
+  }
+
+  /** Pages between the sinks and the window of the query at position `length`. */
+  private holeAt(length: number): PageHole | undefined {
+    if (!this.window) return undefined;
+    const at = Math.ceil(this.window.sinks / PAGE_SIZE);
+    const count = Math.floor((length - this.window.size + 1) / PAGE_SIZE) - at;
+    return count > 0 ? { at, count } : undefined;
+  }
+
+  /** Makes the index know all full pages of a sequence. A page of its own that the index already has stays unlisted. */
+  private list(own: MutableSequence): void {
+    const { index } = this.pool;
+    if (!index || !own.listed) return;
+    let node: PrefixNode | undefined;
+    for (let i = 0; (i + 1) * PAGE_SIZE <= own.tokens.length; i++) {
+      const known = index.find(node, own.tokens, i * PAGE_SIZE, PAGE_SIZE);
+      const page = known ? known.page : pageAt(own, i);
+      // A page before was given back and evicted since, or its hash is taken: what follows could never be found.
+      if (!page || (!known && page.node)) return void (own.listed = false);
+      node = known ?? index.insert(node, own.tokens.slice(i * PAGE_SIZE, (i + 1) * PAGE_SIZE), page);
+      if (!node) return void (own.listed = false);
     }
-    const { nLayers, nKvHeads, headDim } = this.shape;
-    const shape = [nLayers, nKvHeads, PAGE_SIZE, headDim];
-    return { id: this.created++, k: this.kernels.alloc("f32", shape), v: this.kernels.alloc("f32", shape), users: 1 };
   }
+}
 
-  private copy(page: Page): Page {
-    const fresh = this.take();
-    fresh.k.f32.set(page.k.f32);
-    fresh.v.f32.set(page.v.f32);
-    this.drop(page);
-    return fresh;
-  }
-
-  private drop(page: Page): void {
-    if (--page.users === 0) this.free.push(page);
-  }
+function pageAt({ pages, hole }: MutableSequence, index: number): Page | undefined {
+  if (!hole || index < hole.at) return pages[index];
+  return index < hole.at + hole.count ? undefined : pages[index - hole.count];
 }
