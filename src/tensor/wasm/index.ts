@@ -1,0 +1,174 @@
+import type { Kernels, Segment } from "../kernels.ts";
+import { attention as scalarAttention, attentionMix, attentionScores, kvWrite as scalarKvWrite } from "../scalar/attention.ts";
+import { ropeAngles } from "../scalar/pointwise.ts";
+import type { PlainDType } from "../tensor.ts";
+import { storage, Tensor } from "../tensor.ts";
+import { attentionPlan } from "./attention-plan.ts";
+import type { Spawn } from "./device.ts";
+import { Device } from "./device.ts";
+import type { KernelOptions } from "./kernels/common.ts";
+import { linearPlan } from "./linear-plan.ts";
+import { wasmPacker } from "./pack.ts";
+import type { Probe } from "./probe.ts";
+import { probe } from "./probe.ts";
+import { selection } from "./select.ts";
+
+export type { Spawn, WorkerData } from "./device.ts";
+export { WORKER_BODY } from "./device.ts";
+export type { Probe, RelaxedDot } from "./probe.ts";
+export { probe } from "./probe.ts";
+
+export interface WasmOptions {
+  /** Threads that compute, the calling one included; more than one needs `spawn`. Default 1. */
+  readonly threads?: number;
+  readonly spawn?: Spawn;
+  /** Most bytes of memory, at most (and by default) 4 GiB. */
+  readonly maxBytes?: number;
+  /** Activations of int8 and int4 linears: 16 bits (default), or 8 bits, which is faster where the relaxed dot is exact. */
+  readonly activations?: "int16" | "int8";
+  /** False: baseline SIMD only, whatever the machine can do. */
+  readonly relaxed?: boolean;
+}
+
+export interface WasmKernels extends Kernels {
+  readonly probe: Probe;
+  /** How linears multiply here. */
+  readonly method: KernelOptions;
+  /** Threads that compute now. */
+  readonly threads: number;
+  readonly device: Device;
+  /** Column of the largest value of row `row` (the first of equals). */
+  argmax(x: Tensor, row: number): number;
+  /** Columns of the `count` largest values of row `row`, largest first, equals by column. */
+  topK(x: Tensor, row: number, count: number): Int32Array;
+}
+
+/** Floats below which a pointwise op stays on one thread. */
+const ALONE = 16384;
+
+/**
+ * Kernels emitted as WebAssembly SIMD, over one (shared) memory and `threads` threads.
+ * @throws Error where WebAssembly has no SIMD.
+ */
+export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16", relaxed = true }: WasmOptions = {}): WasmKernels {
+  const found = probe();
+  if (!found.simd) throw new Error("this JavaScript engine has no WebAssembly SIMD: use the scalar kernels");
+  const exact = relaxed && (found.relaxedDot === "u8s8" || found.relaxedDot === "s8s8") ? found.relaxedDot : "pairs";
+  // Eight bits gain nothing on the pairs path.
+  const method: KernelOptions = { dot: exact, activations: exact === "pairs" ? "int16" : activations, madd: relaxed && found.madd };
+  const device = new Device(method, { threads, spawn, maxBytes });
+  const { params, paramsF32 } = device;
+  const linears = linearPlan(device, method);
+  const plan = attentionPlan(device);
+  const logits = selection(device);
+  const names = ["rms_norm", "layer_norm", "rope_interleaved", "rope_halves", "gated_silu", "gated_gelu", "silu", "gelu", "add", "softmax", "copy"] as const;
+  const kernel = Object.fromEntries(names.map((name) => [name, device.kernel(name)])) as Record<(typeof names)[number], number>;
+
+  /** Rows of `width` floats each: on all threads where that pays. */
+  const byRows = (index: number, rows: number, width: number): void => {
+    if (rows * width < ALONE) device.run(index, rows);
+    else device.runAll(index, rows, Math.max(1, Math.ceil(ALONE / 4 / width)));
+  };
+  /** n floats in vectors of four. */
+  const byFloats = (index: number, n: number): void => {
+    params[3] = n;
+    byRows(index, (n + 3) >> 2, 4);
+  };
+
+  const norm = (index: number, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): void => {
+    const n = weight.data.length;
+    params[0] = device.address(out);
+    params[1] = device.address(x);
+    params[2] = device.address(weight);
+    params[3] = bias ? device.address(bias) : 0;
+    params[4] = n;
+    paramsF32[5] = eps;
+    byRows(index, x.data.length / n, n);
+  };
+
+  return {
+    name: "wasm",
+    kv: { formats: ["f32", "int8", "int4"], windows: true },
+    probe: found,
+    method,
+    device,
+    get threads() {
+      return device.threads;
+    },
+    alloc: (dtype, shape, group) => allocate(device, dtype, shape, group),
+    free: (tensor) => {
+      device.heap.free(tensor.data.byteOffset);
+      if (tensor.scales) device.heap.free(tensor.scales.byteOffset);
+    },
+    packer: (spec) => wasmPacker(device, exact === "u8s8" ? 0x80808080 | 0 : 0, spec),
+    linear: linears.linear,
+    embed: linears.rows,
+    gather: linears.rows,
+    rmsNorm: (out, x, weight, eps) => norm(kernel.rms_norm, out, x, weight, undefined, eps),
+    layerNorm: (out, x, weight, bias, eps) => norm(kernel.layer_norm, out, x, weight, bias, eps),
+    ropeAngles,
+    rope(x, angles, headDim, style) {
+      const pairs = angles.cols / 2;
+      const width = x.data.length / angles.rows;
+      params[0] = device.address(x);
+      params[1] = device.address(angles);
+      params[2] = width;
+      params[3] = headDim;
+      params[4] = pairs;
+      byRows(style === "halves" ? kernel.rope_halves : kernel.rope_interleaved, angles.rows, width);
+    },
+    kvWrite(k, v, segments, layer, shape) {
+      if (plainPages(segments)) plan.kvWrite(k, v, segments, layer, shape);
+      else scalarKvWrite(k, v, segments, layer, shape);
+    },
+    attention(out, q, segments, layer, shape, sinkQ) {
+      if (plainPages(segments)) plan.attention(out, q, segments, layer, shape);
+      else scalarAttention(out, q, segments, layer, shape, sinkQ);
+    },
+    attentionScores,
+    attentionMix,
+    softmax(x) {
+      const n = x.cols;
+      params[0] = device.address(x);
+      params[1] = n;
+      byRows(kernel.softmax, x.data.length / n, n * 4);
+    },
+    gated(out, gate, up, activation) {
+      params[0] = device.address(out);
+      params[1] = device.address(gate);
+      params[2] = device.address(up);
+      byFloats(activation === "silu" ? kernel.gated_silu : kernel.gated_gelu, out.data.length);
+    },
+    activate(x, activation) {
+      params[0] = device.address(x);
+      byFloats(activation === "silu" ? kernel.silu : kernel.gelu, x.data.length);
+    },
+    add(x, y) {
+      params[0] = device.address(x);
+      params[1] = device.address(y);
+      byFloats(kernel.add, x.data.length);
+    },
+    ...logits,
+    close: () => device.close(),
+  };
+}
+
+/** Whether the emitted attention can serve: f32 pages, no window. Other pages go the scalar way. */
+function plainPages(segments: readonly Segment[]): boolean {
+  for (const segment of segments) if (segment.window || segment.hole || segment.pages[0].k.dtype !== "f32") return false;
+  return segments.length > 0;
+}
+
+function allocate(device: Device, dtype: PlainDType, shape: readonly number[], group = 32): Tensor {
+  const { values, scales } = storage(dtype, shape, group);
+  const what = `a tensor [${shape.join(", ")}] ${dtype}`;
+  if (dtype === "f32") {
+    const { address, buffer } = device.alloc(values * 4, what);
+    return new Tensor({ dtype, shape, data: new Float32Array(buffer, address, values) });
+  }
+  const wide = dtype === "int16" ? 2 : 1;
+  const { address, buffer } = device.alloc(values * wide, what);
+  const data = dtype === "int16" ? new Int16Array(buffer, address, values) : dtype === "int8" ? new Int8Array(buffer, address, values) : new Uint8Array(buffer, address, values);
+  const second = device.alloc(scales * 4, what);
+  return new Tensor({ dtype, shape, data, scales: new Float32Array(second.buffer, second.address, scales), group });
+}

@@ -1,0 +1,198 @@
+import type { Expr, Func, Local } from "../assembler.ts";
+import { br_if, call, f32x4, i16x8, i32, i32x4, if_, local, loop, v128 } from "../assembler.ts";
+import { GROUP, tileBytes, X_BLOCK, X_SCALE, X_SUM, X_SUM_HIGH } from "../layout.ts";
+import type { Emitter } from "./common.ts";
+import { madd, param, pick, range, repeat } from "./common.ts";
+import { storeRows } from "./linear-store.ts";
+
+type V128 = Expr<"v128">;
+
+/** Parameters of the linear kernels, in order. `stripe`: how many tokens to take through a run of weight tiles before the next ones. */
+export const LINEAR_PARAMS = ["out", "x", "weight", "bias", "m", "n", "groups", "stripe"] as const;
+
+export interface WeightFormat {
+  readonly format: "int8" | "int4";
+  /** 16-bit scales instead of f32. */
+  readonly half: boolean;
+}
+
+/** One linear kernel is a family of tile functions, each for so many tokens at once; all sum in the same order. */
+const TOKENS = { pairs: [4, 1], limbs: [2, 1], bytes: [4, 1] };
+
+/**
+ * Kernel `name`: out[m, n] = x . w^T for packed int8 or int4 weights; units are tiles of 8 rows of w. Within a group of 32 columns sums are
+ * exact integers; groups add up in order, in f32, one accumulator for each (row, token). So neither m nor the path changes a bit.
+ */
+export function emitLinear(emitter: Emitter, name: string, weight: WeightFormat): void {
+  const { module, dot, activations } = emitter;
+  const path = dot === "pairs" ? "pairs" : activations === "int8" ? "bytes" : "limbs";
+  const tiles = TOKENS[path].map((tokens) => ({ tokens, func: emitTile(emitter, `${name}_${tokens}`, weight, tokens) }));
+  const stride = tileBytes(weight.format, weight.half);
+
+  module.kernel(name, (first, last) => {
+    const [m, n, groups, stripe] = [local("i32", param(4)), local("i32", param(5)), local("i32", param(6)), local("i32", param(7))];
+    const bias = local("i32", param(3));
+    const xRow = local("i32", i32.mul(groups, X_BLOCK));
+    const start = local("i32", 0);
+    const end = local("i32");
+    const token = local("i32");
+    const w = local("i32");
+    const x = local("i32");
+    const out = local("i32");
+    loop((nextStripe) => {
+      end.set(i32.add(start, stripe));
+      if_(i32.gt_s(end, m), () => end.set(m));
+      w.set(i32.add(param(2), i32.mul(i32.mul(first, groups), stride)));
+      range(first, last, 1, (tile) => {
+        token.set(start);
+        x.set(i32.add(param(1), i32.mul(start, xRow)));
+        out.set(i32.add(param(0), i32.add(i32.shl(i32.mul(start, n), 2), i32.shl(tile, 5))));
+        const rows = local("i32", i32.sub(n, i32.shl(tile, 3)));
+        for (const { tokens, func } of tiles) {
+          const step = () => {
+            call(func, out, x, w, i32.add(bias, i32.and(i32.shl(tile, 5), i32.sub(0, i32.ne(bias, 0)))), groups, n, rows);
+            token.add(tokens);
+            x.set(i32.add(x, i32.mul(xRow, tokens)));
+            out.set(i32.add(out, i32.mul(n, 4 * tokens)));
+          };
+          if_(i32.le_s(i32.add(token, tokens), end), () => {
+            loop((again) => {
+              step();
+              br_if(again, i32.le_s(i32.add(token, tokens), end));
+            });
+          });
+        }
+        w.set(i32.add(w, i32.mul(groups, stride)));
+      });
+      start.set(end);
+      br_if(nextStripe, i32.lt_s(start, m));
+    });
+  });
+}
+
+/** One tile of 8 rows times `tokens` tokens over all groups. */
+function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: number): Func {
+  const { module, dot } = emitter;
+  return module.func(name, ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], undefined, (out, x, w, bias, groups, n, rows) => {
+    const xs = Array.from({ length: tokens }, (_, t) => (t === 0 ? x : local("i32", i32.add(x, i32.mul(groups, X_BLOCK * t)))));
+    const sums = Array.from({ length: tokens }, () => [local("v128"), local("v128")] as const);
+    // Both halves (4 rows each) at once where registers suffice; else one after the other, within a group, the sums kept in locals.
+    const together = dot !== "pairs" || tokens === 1;
+    repeat(groups, () => {
+      for (const halves of together ? [[0, 1]] : [[0], [1]]) {
+        const integers = dot === "pairs" ? pairDots(weight, xs, w, halves) : byteDots(emitter, weight, xs, w, halves);
+        for (const half of halves) {
+          const scales = local("v128", weightScales(weight, w, half));
+          for (let t = 0; t < tokens; t++) {
+            const scale = f32x4.mul(scales, v128.load32_splat(xs[t], X_SCALE));
+            sums[t][half].set(madd(emitter, f32x4.convert_i32x4_s(integers(t, half)), scale, sums[t][half]));
+          }
+        }
+      }
+      w.add(tileBytes(weight.format, weight.half));
+      for (const pointer of xs) pointer.add(X_BLOCK);
+    });
+    if_(bias, () => {
+      for (const pair of sums) pair.forEach((sum, half) => sum.set(f32x4.add(sum, v128.load(bias, 16 * half))));
+    });
+    for (const [low, high] of sums) {
+      storeRows(emitter, out, low, high, rows);
+      out.set(i32.add(out, i32.shl(n, 2)));
+    }
+  });
+}
+
+/** The 4 scales of one half tile, times 2^-102 if they are half scales (the activations' scale carries the inverse). */
+function weightScales({ format, half: sixteen }: WeightFormat, w: Expr<"i32">, half: number): V128 {
+  const at = format === "int8" ? 256 : 128;
+  if (!sixteen) return v128.load(w, at + 16 * half);
+  return v128.and(i32x4.shl(v128.load16x4_s(w, at + 8 * half), 13), i32x4.const(0x8fffe000 | 0));
+}
+
+type Integers = (token: number, half: number) => V128;
+
+/** Baseline SIMD: `i32x4.dot_i16x8_s` on int16 activations. */
+function pairDots({ format }: WeightFormat, xs: readonly Expr<"i32">[], w: Expr<"i32">, halves: readonly number[]): Integers {
+  const sums = new Map<string, Local<"v128">>();
+  const add = (key: string, value: V128): void => {
+    const sum = sums.get(key);
+    if (sum) sum.set(i32x4.add(sum, value));
+    else sums.set(key, local("v128", value));
+  };
+  const weights = local("v128");
+  if (format === "int8") {
+    // 8 bytes are 4 columns of 2 rows, so lanes hold a row's two partial sums.
+    const x = local("v128");
+    for (let step = 0; step < GROUP / 4; step++) {
+      for (const half of halves) {
+        const rows = [0, 1].map((pair) => local("v128", v128.load8x8_s(w, 128 * half + 16 * step + 8 * pair)));
+        xs.forEach((pointer, t) => {
+          x.set(v128.load64_splat(pointer, 8 * step));
+          rows.forEach((row, pair) => add(`${t} ${half} ${pair}`, i32x4.dot_i16x8_s(row, x)));
+        });
+      }
+    }
+    return (t, half) => {
+      const [a, b] = [sums.get(`${t} ${half} 0`)!, sums.get(`${t} ${half} 1`)!];
+      return i32x4.add(pick(a, b, 0, 2, 4, 6), pick(a, b, 1, 3, 5, 7));
+    };
+  }
+  // A 16-bit lane holds the nibbles of four columns. Those in the middle stay where they are: their products are multiples of 16 and 256.
+  for (let step = 0; step < GROUP / 8; step++) {
+    for (const half of halves) {
+      weights.set(v128.load(w, 64 * half + 16 * step));
+      const nibbles = [
+        v128.and(weights, i16x8.const(0x000f)),
+        v128.and(weights, i16x8.const(0x00f0)),
+        v128.and(weights, i16x8.const(0x0f00)),
+        i16x8.shr_u(weights, 12),
+      ];
+      nibbles.forEach((nibble, i) => {
+        const value = local("v128", nibble);
+        xs.forEach((pointer, t) => add(`${t} ${half} ${i === 3 ? 0 : i}`, i32x4.dot_i16x8_s(value, v128.load32_splat(pointer, 16 * step + 4 * i))));
+      });
+    }
+  }
+  return (t, half) => {
+    const [a, b, c] = [0, 1, 2].map((i) => sums.get(`${t} ${half} ${i}`)!);
+    return i32x4.add(i32x4.add(a, v128.load32_splat(xs[t], X_SUM)), i32x4.add(i32x4.shr_s(b, 4), i32x4.shr_s(c, 8)));
+  };
+}
+
+/** Relaxed SIMD: `i32x4.relaxed_dot_i8x16_i7x16_add_s` on the bytes of activations, sums starting at the offset's correction. */
+function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: readonly Expr<"i32">[], w: Expr<"i32">, halves: readonly number[]): Integers {
+  const limbs = activations === "int8" ? [0] : [0, 1];
+  const corrected = format === "int4" || dot === "u8s8";
+  const sums = xs.map((pointer) =>
+    [0, 1].map((half) =>
+      halves.includes(half)
+        ? limbs.map((limb) => local("v128", corrected ? v128.load32_splat(pointer, limb ? X_SUM_HIGH : X_SUM) : i32x4.const(0)))
+        : [],
+    ),
+  );
+  const multiply = (weights: readonly (readonly [number, Local<"v128">])[], at: number): void => {
+    xs.forEach((pointer, t) => {
+      for (const limb of limbs) {
+        const x = local("v128", v128.load32_splat(pointer, 32 * limb + at));
+        for (const [half, value] of weights) sums[t][half][limb].set(i32x4.relaxed_dot_i8x16_i7x16_add_s(x, value, sums[t][half][limb]));
+      }
+    });
+  };
+  if (format === "int8") {
+    for (let step = 0; step < GROUP / 4; step++) {
+      multiply(halves.map((half) => [half, local("v128", v128.load(w, 128 * half + 16 * step))]), 4 * step);
+    }
+  } else {
+    for (let step = 0; step < GROUP / 8; step++) {
+      const both = halves.map((half) => [half, local("v128", v128.load(w, 64 * half + 16 * step))] as const);
+      const low = i16x8.const(0x0f0f);
+      multiply(both.map(([half, value]) => [half, local("v128", v128.and(value, low))]), 8 * step);
+      multiply(both.map(([half, value]) => [half, local("v128", v128.and(i16x8.shr_u(value, 4), low))]), 8 * step + 4);
+    }
+  }
+  return (t, half) => {
+    const [low, high] = sums[t][half];
+    return high ? i32x4.add(i32x4.shl(high, 8), low) : low;
+  };
+}
+

@@ -1,0 +1,128 @@
+import type { Expr, Func } from "../assembler.ts";
+import { f32, f32x4, i32, if_, local, loop, br_if, v128 } from "../assembler.ts";
+import type { Emitter } from "./common.ts";
+import { floats, maxF32, param, range, sumF32 } from "./common.ts";
+import { expOf } from "./exp.ts";
+
+type V128 = Expr<"v128">;
+
+/** 2 * sqrt(2 / pi): gelu's tanh form is x * sigmoid(2u), with u = sqrt(2 / pi) * (x + 0.044715 x^3). */
+const GELU = 2 * Math.sqrt(2 / Math.PI);
+
+function act(exp: Func, kind: "silu" | "gelu", x: V128): V128 {
+  const inner =
+    kind === "silu" ? x : f32x4.mul(f32x4.mul(x, f32x4.const(GELU)), f32x4.add(f32x4.const(1), f32x4.mul(f32x4.mul(x, x), f32x4.const(0.044715))));
+  return f32x4.div(x, f32x4.add(f32x4.const(1), expOf(exp, f32x4.neg(inner))));
+}
+
+/** Visits floats [first * 4, min(last * 4, n)): units are vectors of four, so threads share no vector. */
+function vectors(first: Expr<"i32">, last: Expr<"i32">, n: Expr<"i32">, visit: (offset: Expr<"i32">, load: "load" | "load32_zero", store: (address: Expr<"i32">, value: V128) => void) => void): void {
+  const count = local("i32", i32.shl(i32.sub(last, first), 2));
+  const room = local("i32", i32.sub(n, i32.shl(first, 2)));
+  if_(i32.gt_s(count, room), () => count.set(room));
+  const base = local("i32", i32.shl(first, 4));
+  floats(
+    count,
+    (at) => visit(i32.add(base, at), "load", (address, value) => v128.store(address, value)),
+    (at) => visit(i32.add(base, at), "load32_zero", (address, value) => v128.store32_lane(0, address, value)),
+  );
+}
+
+/** Kernels gated_silu, gated_gelu (params out, gate, up, n), silu, gelu (x, -, -, n) and add (x, y, -, n); units are 4 floats. */
+export function emitPointwise({ module }: Emitter, exp: Func): void {
+  for (const kind of ["silu", "gelu"] as const) {
+    module.kernel(`gated_${kind}`, (first, last) => {
+      const [out, gate, up] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2))];
+      const x = local("v128");
+      vectors(first, last, param(3), (at, load, store) => {
+        x.set(v128[load](i32.add(gate, at)));
+        store(i32.add(out, at), f32x4.mul(act(exp, kind, x), v128[load](i32.add(up, at))));
+      });
+    });
+    module.kernel(kind, (first, last) => {
+      const address = local("i32", param(0));
+      const x = local("v128");
+      vectors(first, last, param(3), (at, load, store) => {
+        x.set(v128[load](i32.add(address, at)));
+        store(i32.add(address, at), act(exp, kind, x));
+      });
+    });
+  }
+  module.kernel("add", (first, last) => {
+    const [x, y] = [local("i32", param(0)), local("i32", param(1))];
+    vectors(first, last, param(3), (at, load, store) => store(i32.add(x, at), f32x4.add(v128[load](i32.add(x, at)), v128[load](i32.add(y, at)))));
+  });
+}
+
+/** Kernel "softmax": rows [first, last) of x [rows, cols], in place; params x, cols. */
+export function emitSoftmax({ module }: Emitter, exp: Func): void {
+  module.kernel("softmax", (first, last) => {
+    const cols = local("i32", param(1));
+    const row = local("i32", i32.add(param(0), i32.shl(i32.mul(first, cols), 2)));
+    const value = local("v128");
+    range(first, last, 1, () => {
+      const max = local("v128", f32x4.const(-Infinity));
+      floats(
+        cols,
+        (at) => max.set(f32x4.max(max, v128.load(i32.add(row, at)))),
+        (at) => max.set(f32x4.max(max, v128.load32_splat(i32.add(row, at)))),
+      );
+      max.set(f32x4.splat(maxF32(max)));
+      const sum = local("v128", f32x4.const(0));
+      floats(
+        cols,
+        (at) => {
+          value.set(expOf(exp, f32x4.sub(v128.load(i32.add(row, at)), max)));
+          v128.store(i32.add(row, at), value);
+          sum.set(f32x4.add(sum, value));
+        },
+        (at) => {
+          value.set(expOf(exp, f32x4.sub(v128.load32_splat(i32.add(row, at)), max)));
+          v128.store32_lane(0, i32.add(row, at), value);
+          sum.set(f32x4.add(sum, f32x4.replace_lane(0, f32x4.const(0), f32x4.extract_lane(0, value))));
+        },
+      );
+      const total = local("f32", sumF32(sum));
+      floats(
+        cols,
+        (at) => v128.store(i32.add(row, at), f32x4.div(v128.load(i32.add(row, at)), f32x4.splat(total))),
+        (at) => f32.store(i32.add(row, at), f32.div(f32.load(i32.add(row, at)), total)),
+      );
+      row.add(i32.shl(cols, 2));
+    });
+  });
+}
+
+/** Kernels of logits: "argmax" (params x, n, out) and "collect" (x, n, out, threshold, most): the ids of values at least as large. */
+export function emitLogits({ module }: Emitter): void {
+  module.kernel("argmax", () => {
+    const [x, n] = [local("i32", param(0)), local("i32", param(1))];
+    const max = local("v128", f32x4.const(-Infinity));
+    floats(
+      n,
+      (at) => max.set(f32x4.pmax(max, v128.load(i32.add(x, at)))),
+      (at) => max.set(f32x4.pmax(max, v128.load32_splat(i32.add(x, at)))),
+    );
+    const best = local("f32", maxF32(max));
+    const at = local("i32", 0);
+    loop((again) => {
+      if_(f32.lt(f32.load(i32.add(x, i32.shl(at, 2))), best), () => {
+        at.add(1);
+        br_if(again, i32.lt_s(at, n));
+      });
+    });
+    i32.store(param(2), at);
+  });
+  module.kernel("collect", () => {
+    const [x, n, out, most] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2)), local("i32", param(4))];
+    const threshold = local("f32", f32.reinterpret_i32(param(3)));
+    const found = local("i32", 0);
+    range(0, n, 1, (i) => {
+      if_(f32.ge(f32.load(i32.add(x, i32.shl(i, 2))), threshold), () => {
+        if_(i32.lt_s(found, most), () => i32.store(i32.add(out, i32.shl(found, 2)), i, 4));
+        found.add(1);
+      });
+    });
+    i32.store(out, found);
+  });
+}

@@ -1,0 +1,71 @@
+import { f32, f32x4, i16x8, i32, i32x4, if_, local, loop, br_if, memoryCopy, v128 } from "../assembler.ts";
+import { GROUP, HALF_SHIFT, tileBytes } from "../layout.ts";
+import type { Emitter } from "./common.ts";
+import { param, range } from "./common.ts";
+import type { WeightFormat } from "./linear-quantised.ts";
+
+/** Parameters of the row kernels: one row out of a packed table. `tile` is the address of the row's first tile, `row` its place in it. */
+export const ROW_PARAMS = ["out", "tile", "row", "cols", "offset"] as const;
+
+/** Kernel `name`: one row of packed int8 or int4 weights, dequantised to f32; `offset` is what the stored values are too large by. */
+export function emitRow({ module, scratch }: Emitter, name: string, { format, half }: WeightFormat): void {
+  module.kernel(name, () => {
+    const [out, w, row, cols] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2)), local("i32", param(3))];
+    const offset = local("v128", i32x4.splat(param(4)));
+    const halfAt = local("i32", i32.shr_u(row, 2));
+    const values = i32.add(i32.add(w, i32.mul(halfAt, format === "int8" ? 128 : 64)), i32.shl(i32.and(row, 3), 2));
+    const scalesAt = format === "int8" ? 256 : 128;
+    const scale = local("f32");
+    const byte = local("v128");
+    const signed = (part: ReturnType<typeof v128.and>) => {
+      const wide = i32x4.extend_low_i16x8_u(i16x8.extend_low_i8x16_u(part));
+      // int8 without an offset is signed: subtracting the offset and keeping 8 bits' sign covers both.
+      const value = format === "int8" ? i32x4.shr_s(i32x4.shl(i32x4.sub(wide, offset), 24), 24) : i32x4.sub(wide, offset);
+      return f32x4.mul(f32x4.convert_i32x4_s(value), f32x4.splat(scale));
+    };
+    const at = local("i32");
+    range(0, cols, GROUP, (column) => {
+      if (half) {
+        const bits = local("i32", i32.load16_u(i32.add(w, i32.shl(row, 1)), scalesAt));
+        const float = i32.or(i32.shl(i32.and(bits, 0x8000), 16), i32.shl(i32.and(bits, 0x7fff), 13));
+        scale.set(f32.mul(f32.reinterpret_i32(float), 1 / HALF_SHIFT));
+      } else scale.set(f32.load(i32.add(w, i32.shl(row, 2)), scalesAt));
+      at.set(values);
+      const left = local("i32", i32.sub(cols, column));
+      const target = local("i32", scratch);
+      if_(i32.ge_s(left, GROUP), () => target.set(i32.add(out, i32.shl(column, 2))));
+      for (let step = 0; step < (format === "int8" ? 8 : 4); step++) {
+        byte.set(v128.load32_zero(at, 16 * step));
+        if (format === "int8") v128.store(target, signed(byte), 16 * step);
+        else {
+          v128.store(target, signed(v128.and(byte, i16x8.const(0x0f0f))), 32 * step);
+          v128.store(target, signed(v128.and(i16x8.shr_u(byte, 4), i16x8.const(0x0f0f))), 32 * step + 16);
+        }
+      }
+      if_(i32.lt_s(left, GROUP), () => memoryCopy(i32.add(out, i32.shl(column, 2)), scratch, i32.shl(left, 2)));
+      w.add(tileBytes(format, half));
+    });
+  });
+}
+
+/** Kernel "row_f32": row `row` of a tile of f32 weights packed 8 rows side by side. */
+export function emitRowF32({ module }: Emitter): void {
+  module.kernel("row_f32", () => {
+    const out = local("i32", param(0));
+    const from = local("i32", i32.add(param(1), i32.shl(param(2), 2)));
+    const end = local("i32", i32.add(out, i32.shl(param(3), 2)));
+    if_(i32.ne(out, end), () => {
+      loop((again) => {
+        f32.store(out, f32.load(from));
+        from.add(32);
+        out.add(4);
+        br_if(again, i32.ne(out, end));
+      });
+    });
+  });
+}
+
+/** Kernel "copy": params out, from, bytes. */
+export function emitCopy({ module }: Emitter): void {
+  module.kernel("copy", () => memoryCopy(param(0), param(1), param(2)));
+}

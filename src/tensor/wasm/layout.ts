@@ -1,0 +1,81 @@
+/**
+ * Where things lie in the kernels' memory.
+ *
+ * The first page belongs to the thread pool: state words that several threads touch stand on cache lines of their own. Then come the
+ * job (what all threads compute now) and its parameters, then one scratch area per thread, then the heap.
+ */
+export const STATE = 64;
+export const COUNTER = 128;
+export const SLEEPERS = 192;
+export const MAIN_WAITS = 256;
+export const CLOSED = 320;
+export const STARTED = 384;
+export const KERNEL = 448;
+export const UNITS = 452;
+export const CHUNK = 456;
+export const PARAMS = 512;
+export const PARAM_COUNT = 16;
+
+export const SCRATCH = 1024;
+/** Bytes of scratch for each thread. */
+export const SCRATCH_BYTES = 8192;
+
+/** Rows and columns of a tile of packed weights; a scale belongs to one row of one tile. */
+export const TILE_ROWS = 8;
+export const GROUP = 32;
+
+/**
+ * Quantised activations, one block per (token, group of 32 columns): 64 bytes of values, then the scale and two corrections
+ * (-offset times the sums of the values, where weights are stored with an offset).
+ */
+export const X_BLOCK = 80;
+export const X_SCALE = 64;
+export const X_SUM = 68;
+export const X_SUM_HIGH = 72;
+
+/** Largest 16-bit activation: 127 * 256 + 127, so that it splits into two signed bytes. */
+export const ACT16_MAX = 32639;
+export const ACT8_MAX = 127;
+
+/**
+ * Tiles of 8 rows x 32 columns: 128 bytes for rows 0..3, 128 bytes for rows 4..7, then the 8 scales. Inside, 16 bytes hold 4 consecutive
+ * columns of 4 rows: byte 4r + c. int4 holds 8 columns in 16 bytes: column c < 4 in the low nibble of byte 4r + c, column 4 + c in the high.
+ *
+ * Scales are 16 bits where that is exact for the whole tensor ("half"), else f32. Half scales have f16's 10 bits of mantissa but an exponent
+ * without subnormals: the bits of the f32 number scale * 2^-102, shifted right by 13. Every f16 number below 128 is representable
+ * (f16's subnormals reach down to 2^-24), and widening is a shift and a mask; the factor 2^102 rides on the activations' scale.
+ */
+export const HALF_SHIFT = 2 ** -102;
+
+/** Bytes of one tile. */
+export function tileBytes(format: "int8" | "int4", half: boolean): number {
+  return (format === "int8" ? 256 : 128) + TILE_ROWS * (half ? 2 : 4);
+}
+
+const asFloat = new Float32Array(1);
+const asBits = new Uint32Array(asFloat.buffer);
+
+/** The 16 bits of a half scale, or -1 where 16 bits would lose something. */
+export function encodeHalf(scale: number): number {
+  asFloat[0] = scale * HALF_SHIFT;
+  const bits = asBits[0];
+  if (scale === 0) return 0;
+  const exponent = (bits >>> 23) & 0xff;
+  if (exponent < 1 || exponent > 31 || (bits & 0x1fff) !== 0 || asFloat[0] !== scale * HALF_SHIFT) return -1;
+  return ((bits >>> 31) << 15) | ((bits >>> 13) & 0x7fff);
+}
+
+export function decodeHalf(half: number): number {
+  asBits[0] = ((half & 0x8000) << 16) | ((half & 0x7fff) << 13);
+  return asFloat[0] / HALF_SHIFT;
+}
+
+/** Tiles down and groups across of a [rows, cols] matrix. */
+export function tilesOf(rows: number, cols: number): { tiles: number; groups: number } {
+  return { tiles: Math.ceil(rows / TILE_ROWS), groups: Math.ceil(cols / GROUP) };
+}
+
+/** f32 weights: 8 rows side by side, column after column. */
+export function f32PackedBytes(rows: number, cols: number): number {
+  return Math.ceil(rows / TILE_ROWS) * TILE_ROWS * cols * 4;
+}

@@ -1,0 +1,164 @@
+import type { WeightPacker, WeightSpec } from "../kernels.ts";
+import { Tensor } from "../tensor.ts";
+import type { Device } from "./device.ts";
+import { decodeHalf, encodeHalf, f32PackedBytes, GROUP, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
+
+/** Little-endian 32-bit words of any bytes; a copy where they are not aligned. */
+function words(bytes: Int8Array | Uint8Array): Int32Array {
+  if (bytes.byteOffset % 4 === 0 && bytes.byteLength % 4 === 0) return new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 2);
+  const copy = new Uint8Array((bytes.byteLength + 3) & ~3);
+  copy.set(new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.byteLength));
+  return new Int32Array(copy.buffer);
+}
+
+/**
+ * Writes weights into their final place as rows arrive. Vectors (norm weights, biases) stay as they are; f32 matrices lie 8 rows side by
+ * side; int8 and int4 matrices in tiles, see layout.ts. `flip` is xored into every int8 word (0x80808080 stores weights + 128).
+ */
+export function wasmPacker(device: Device, flip: number, spec: WeightSpec): WeightPacker {
+  const { name, dtype, shape } = spec;
+  if (dtype === "sparse") throw new RangeError(`${name}: these kernels have no 2:4 sparse weights`);
+  if (shape.length < 2) return plainPacker(device, spec);
+  if (dtype !== "f32" && spec.group % GROUP !== 0 && spec.group < shape[1]) throw new RangeError(`${name}: groups of ${spec.group} columns: these kernels want multiples of ${GROUP}`);
+  return dtype === "f32" ? f32Packer(device, spec) : tilePacker(device, dtype === "int8" ? flip : 0, spec);
+}
+
+function checkedRows(spec: WeightSpec, done: number, rows: Tensor): number {
+  const cols = spec.shape[spec.shape.length - 1];
+  if (rows.dtype !== spec.dtype || rows.cols !== cols || done + rows.rows > spec.shape[0]) {
+    throw new RangeError(`${spec.name}: expected at most ${spec.shape[0] - done} more rows of ${cols} ${spec.dtype}, found [${rows.shape}] ${rows.dtype}`);
+  }
+  return rows.rows;
+}
+
+function missing(spec: WeightSpec, done: number): never {
+  throw new Error(`${spec.name}: expected ${spec.shape[0]} rows, packed ${done}`);
+}
+
+function plainPacker(device: Device, { name, shape, dtype }: WeightSpec): WeightPacker {
+  if (dtype !== "f32") throw new TypeError(`${name}: a vector must be f32, found ${dtype}`);
+  const count = shape[0] ?? 1;
+  const { address, buffer } = device.alloc(count * 4, name);
+  const data = new Float32Array(buffer, address, count);
+  let done = 0;
+  return {
+    write(rows) {
+      data.set(rows.f32, done);
+      done += rows.f32.length;
+    },
+    finish() {
+      if (done !== count) throw new Error(`${name}: expected ${count} values, packed ${done}`);
+      return new Tensor({ dtype: "f32", shape, data, name });
+    },
+  };
+}
+
+function f32Packer(device: Device, spec: WeightSpec): WeightPacker {
+  const [rowCount, cols] = spec.shape;
+  const bytes = f32PackedBytes(rowCount, cols);
+  const { address, buffer } = device.alloc(bytes, spec.name);
+  const data = new Float32Array(buffer, address, bytes / 4);
+  let done = 0;
+  return {
+    write(rows) {
+      const count = checkedRows(spec, done, rows);
+      const from = rows.f32;
+      for (let i = 0; i < count; i++, done++) {
+        let to = (done >> 3) * TILE_ROWS * cols + (done & 7);
+        for (let c = i * cols; c < (i + 1) * cols; c++, to += TILE_ROWS) data[to] = from[c];
+      }
+    },
+    finish() {
+      if (done !== rowCount) missing(spec, done);
+      return new Tensor({ dtype: "packed", format: "f32", shape: spec.shape, data: new Uint8Array(data.buffer, address, bytes), name: spec.name });
+    },
+  };
+}
+
+function tilePacker(device: Device, flip: number, spec: WeightSpec): WeightPacker {
+  const format = spec.dtype as "int8" | "int4";
+  const [rowCount, cols] = spec.shape;
+  const { tiles, groups } = tilesOf(rowCount, cols);
+  const values = format === "int8" ? 256 : 128;
+  let half = true;
+  let stride = tileBytes(format, half);
+  const claim = () => {
+    const { address, buffer } = device.alloc(tiles * groups * stride, spec.name);
+    return new Int32Array(buffer, address, (tiles * groups * stride) >> 2);
+  };
+  let target = claim();
+  let halves = new Uint16Array(target.buffer, target.byteOffset, target.length * 2);
+  let floats = new Float32Array(target.buffer, target.byteOffset, target.length);
+  let done = 0;
+
+  /** Some scale needs 32 bits: move what is there to wider tiles. Once per tensor at most, and rare. */
+  const widen = (): void => {
+    const old = target;
+    const narrow = stride >> 2;
+    half = false;
+    stride = tileBytes(format, half);
+    const wide = stride >> 2;
+    target = claim();
+    floats = new Float32Array(target.buffer, target.byteOffset, target.length);
+    for (let tile = 0; tile < tiles * groups; tile++) {
+      const [from, to] = [tile * narrow, tile * wide];
+      target.set(old.subarray(from, from + values / 4), to);
+      for (let row = 0; row < TILE_ROWS; row++) floats[to + values / 4 + row] = decodeHalf(halves[2 * from + values / 2 + row]);
+    }
+    device.heap.free(old.byteOffset);
+    halves = new Uint16Array(0);
+  };
+
+  const writeScale = (row: number, group: number, scale: number): void => {
+    const tile = (row >> 3) * groups + group;
+    if (half) {
+      const bits = encodeHalf(scale);
+      if (bits >= 0) {
+        halves[(tile * stride + values) / 2 + (row & 7)] = bits;
+        return;
+      }
+      widen();
+    }
+    floats[(tile * stride + values) / 4 + (row & 7)] = scale;
+  };
+
+  /** One row of whole groups: 8 words of 4 columns for int8, 4 words of canonical nibbles for int4. */
+  const writeRow = (row: number, source: Int32Array, at: number): void => {
+    const step = stride >> 2;
+    let to = (((row >> 3) * groups * stride + ((row >> 2) & 1) * (values / 2)) >> 2) + (row & 3);
+    if (format === "int8") {
+      for (let group = 0; group < groups; group++, at += 8, to += step) {
+        for (let word = 0; word < 8; word++) target[to + 4 * word] = source[at + word] ^ flip;
+      }
+      return;
+    }
+    for (let group = 0; group < groups; group++, at += 4, to += step) {
+      const [a, b, c, d] = [source[at], source[at + 1], source[at + 2], source[at + 3]];
+      target[to] = (a & 0x0f0f0f0f) | ((b & 0x0f0f0f0f) << 4);
+      target[to + 4] = (c & 0x0f0f0f0f) | ((d & 0x0f0f0f0f) << 4);
+      target[to + 8] = ((a >>> 4) & 0x0f0f0f0f) | (b & 0xf0f0f0f0);
+      target[to + 12] = ((c >>> 4) & 0x0f0f0f0f) | (d & 0xf0f0f0f0);
+    }
+  };
+
+  const padded = new Uint8Array(groups * GROUP);
+  return {
+    write(rows) {
+      const count = checkedRows(spec, done, rows);
+      const perRow = Math.ceil(cols / spec.group);
+      const bytes = rows.data as Int8Array | Uint8Array;
+      const whole = cols % GROUP === 0;
+      const source = whole ? words(bytes) : words(padded);
+      for (let i = 0; i < count; i++, done++) {
+        for (let group = 0; group < groups; group++) writeScale(done, group, rows.scales![i * perRow + Math.floor((group * GROUP) / spec.group)]);
+        if (!whole) padded.set(new Uint8Array(bytes.buffer, bytes.byteOffset + i * cols, cols));
+        writeRow(done, source, whole ? (i * cols) / (format === "int8" ? 4 : 8) : 0);
+      }
+    },
+    finish() {
+      if (done !== rowCount) missing(spec, done);
+      const data = new Uint8Array(target.buffer, target.byteOffset, tiles * groups * stride);
+      return new Tensor({ dtype: "packed", format, shape: spec.shape, data, name: spec.name });
+    },
+  };
+}

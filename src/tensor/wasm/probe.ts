@@ -1,0 +1,113 @@
+import { f32x4, i32, i32x4, local, loop, br_if, v128 } from "./assembler.ts";
+import { ModuleBuilder } from "./module.ts";
+
+/**
+ * What `i32x4.relaxed_dot_i8x16_i7x16_add_s(a, b, c)` does with 8-bit b, which the relaxed SIMD proposal leaves open:
+ * `u8s8`: takes b as unsigned (x86 with VNNI), `s8s8`: as signed (ARM), `inexact`: saturates on the way (x86 without), `none`: not there.
+ */
+export type RelaxedDot = "none" | "inexact" | "u8s8" | "s8s8";
+
+export interface Probe {
+  readonly simd: boolean;
+  readonly relaxedDot: RelaxedDot;
+  /** `f32x4.relaxed_madd` exists and gives the same bits in every compiler tier. */
+  readonly madd: boolean;
+  /** Shared memory exists, hence threads. */
+  readonly shared: boolean;
+}
+
+const A = 0;
+const B = 16;
+const C = 32;
+const OUT = 48;
+
+/** A module with one function `run(times)` that repeats out = operation(a, b, c). */
+function operationModule(operation: (a: ReturnType<typeof v128.load>, b: ReturnType<typeof v128.load>, c: ReturnType<typeof v128.load>) => ReturnType<typeof v128.load>) {
+  const builder = new ModuleBuilder({ initial: 1, maximum: 1, shared: false });
+  builder.export("run", ["i32"], undefined, (times) => {
+    const base = local("i32", 0);
+    loop((again) => {
+      v128.store(base, operation(v128.load(base, A), v128.load(base, B), v128.load(base, C)), OUT);
+      times.add(-1);
+      br_if(again, i32.gt_s(times, 0));
+    });
+  });
+  return builder.encode();
+}
+
+/** Runs `check` in the baseline tier, lets the optimising tier take over, and runs it again: both must agree. */
+function inBothTiers<T>(code: Uint8Array<ArrayBuffer>, check: (memory: ArrayBuffer, run: (times: number) => void) => T): T | undefined {
+  if (!WebAssembly.validate(code)) return undefined;
+  const memory = new WebAssembly.Memory({ initial: 1, maximum: 1 });
+  const run = new WebAssembly.Instance(new WebAssembly.Module(code), { env: { memory } }).exports.run as (times: number) => void;
+  const baseline = check(memory.buffer, run);
+  const started = performance.now();
+  for (let round = 0; round < 200 && performance.now() - started < 30; round++) {
+    run(200_000);
+    if (check(memory.buffer, run) !== baseline) return undefined;
+  }
+  return baseline;
+}
+
+/** Byte quadruples at the ends of the ranges, where saturation and sign show. */
+const EXTREMES = [
+  [-128, -128, -128, -128],
+  [127, 127, 127, 127],
+  [-128, 127, -128, 127],
+  [-127, -1, 1, 0],
+  [-1, -1, -1, -1],
+  [64, -65, 100, -100],
+];
+
+function checkDot(memory: ArrayBuffer, run: (times: number) => void): RelaxedDot {
+  const bytes = new Int8Array(memory);
+  const words = new Int32Array(memory);
+  let unsigned = true;
+  let signed = true;
+  for (const a of EXTREMES) {
+    for (const b of EXTREMES) {
+      for (let i = 0; i < 16; i++) {
+        bytes[A + i] = a[(i + (i >> 2)) & 3];
+        bytes[B + i] = b[(i + (i >> 3)) & 3];
+      }
+      for (let lane = 0; lane < 4; lane++) words[C / 4 + lane] = 1000 * lane - 7;
+      run(1);
+      for (let lane = 0; lane < 4; lane++) {
+        let [u, s] = [1000 * lane - 7, 1000 * lane - 7];
+        for (let i = 4 * lane; i < 4 * lane + 4; i++) {
+          s += bytes[A + i] * bytes[B + i];
+          u += bytes[A + i] * (bytes[B + i] & 0xff);
+        }
+        if (words[OUT / 4 + lane] !== u) unsigned = false;
+        if (words[OUT / 4 + lane] !== s) signed = false;
+      }
+    }
+  }
+  return unsigned ? "u8s8" : signed ? "s8s8" : "inexact";
+}
+
+/** (1 + 2^-12)^2 - 1: the two roundings differ in the last bits from the single one. */
+function checkMadd(memory: ArrayBuffer, run: (times: number) => void): number {
+  const floats = new Float32Array(memory);
+  floats.fill(1 + 2 ** -12, 0, 8);
+  floats.fill(-1, 8, 12);
+  run(1);
+  return floats[OUT / 4];
+}
+
+let known: Probe | undefined;
+
+/** Tests the machine's bits, not its version. A few milliseconds the first time, then remembered. */
+export function probe(): Probe {
+  known ??= test();
+  return known;
+}
+
+function test(): Probe {
+  const simd = WebAssembly.validate(operationModule((a, b) => i32x4.dot_i16x8_s(a, b)));
+  if (!simd) return { simd, relaxedDot: "none", madd: false, shared: false };
+  const dot = operationModule((a, b, c) => i32x4.relaxed_dot_i8x16_i7x16_add_s(a, b, c));
+  const relaxedDot = WebAssembly.validate(dot) ? (inBothTiers(dot, checkDot) ?? "inexact") : "none";
+  const madd = inBothTiers(operationModule((a, b, c) => f32x4.relaxed_madd(a, b, c)), checkMadd) !== undefined;
+  return { simd, relaxedDot, madd, shared: typeof SharedArrayBuffer !== "undefined" };
+}

@@ -1,0 +1,56 @@
+import type { KernelOptions } from "./kernels/common.ts";
+import { emitAttention, emitKvWrite } from "./kernels/attention.ts";
+import { emitExp } from "./kernels/exp.ts";
+import { emitLinearF32 } from "./kernels/linear-f32.ts";
+import { emitLinear } from "./kernels/linear-quantised.ts";
+import { emitNorms, emitRope } from "./kernels/norm.ts";
+import { emitLogits, emitPointwise, emitSoftmax } from "./kernels/pointwise.ts";
+import { emitPool } from "./kernels/pool.ts";
+import type { BlockOrder } from "./kernels/quantise.ts";
+import { emitQuantise } from "./kernels/quantise.ts";
+import { emitReadBandwidth } from "./kernels/read.ts";
+import { emitCopy, emitRow, emitRowF32 } from "./kernels/rows.ts";
+import { ModuleBuilder } from "./module.ts";
+
+export interface Program {
+  readonly code: Uint8Array<ArrayBuffer>;
+  /** Names of the kernels; a name's index is the number by which `run` calls it. */
+  readonly kernels: readonly string[];
+}
+
+/** Order of the values in activation blocks that a weight format wants. */
+export function blockOrder({ dot, activations }: KernelOptions, format: "int8" | "int4"): BlockOrder {
+  if (dot !== "pairs") return activations === "int8" ? "bytes" : "limbs";
+  return format === "int8" ? "natural" : "nibbles";
+}
+
+/** All kernels as one WebAssembly module for the given memory. */
+export function assemble(options: KernelOptions, memory: { initial: number; maximum: number; shared: boolean }): Program {
+  const module = new ModuleBuilder(memory);
+  const scratch = module.global("i32");
+  const threadIndex = module.global("i32");
+  const emitter = { ...options, module, scratch };
+  const exp = emitExp(module);
+
+  for (const order of new Set([blockOrder(options, "int8"), blockOrder(options, "int4")])) emitQuantise(emitter, `quantise_${order}`, order);
+  for (const format of ["int8", "int4"] as const) {
+    for (const half of [true, false]) {
+      const suffix = `${format}_${half ? "half" : "f32"}`;
+      emitLinear(emitter, `linear_${suffix}`, { format, half });
+      emitRow(emitter, `row_${suffix}`, { format, half });
+    }
+  }
+  emitLinearF32(emitter);
+  emitRowF32(emitter);
+  emitCopy(emitter);
+  emitNorms(emitter);
+  emitRope(emitter);
+  emitPointwise(emitter, exp);
+  emitSoftmax(emitter, exp);
+  emitLogits(emitter);
+  emitAttention(emitter, exp, threadIndex);
+  emitKvWrite(emitter);
+  emitReadBandwidth(emitter);
+  emitPool(module, scratch, threadIndex, memory.shared);
+  return { code: module.encode(), kernels: module.kernelNames };
+}
