@@ -23,6 +23,8 @@ export interface Batch {
   readonly tokens: Int32Array;
   /** Position of each token in its own sequence. */
   readonly positions: Int32Array;
+  /** Where each query stands as the attention sinks see it, once one of them is beyond its window: see `sinkPosition`. */
+  readonly sinkPositions?: Int32Array;
   readonly segments: readonly Segment[];
   /** Rows whose logits are wanted. */
   readonly outputs: Int32Array;
@@ -37,7 +39,10 @@ export function forward({ config, weights, frequencies }: Model, ops: Ops, batch
   ops.arena.release(0);
   const x = ops.embed("token_embd", weights.tokenEmbedding, batch.tokens);
   if (weights.positionEmbedding) ops.add("add_position", x, ops.embed("position_embd", weights.positionEmbedding, batch.positions));
-  const angles = config.rope && ops.ropeAngles(batch.positions, frequencies, 1);
+  const angles = config.rope && {
+    own: ops.ropeAngles(batch.positions, frequencies, 1),
+    sinks: batch.sinkPositions && ops.ropeAngles(batch.sinkPositions, frequencies, 1),
+  };
 
   for (const [index, layer] of weights.layers.entries()) {
     const scratch = ops.arena.mark();
@@ -54,21 +59,30 @@ export function forward({ config, weights, frequencies }: Model, ops: Ops, batch
   return ops.linear("output", last, weights.output);
 }
 
+/** Cosines and sines of a step's rotations, as the window and as the sinks see its queries. */
+interface Angles {
+  readonly own: Tensor;
+  readonly sinks: Tensor | undefined;
+}
+
 /** Attention over the past: what each token takes from those before it. [tokens, dim] -> [tokens, dim]. */
-function attend(config: ModelConfig, ops: Ops, layer: LayerWeights, index: number, x: Tensor, angles: Tensor | undefined, segments: readonly Segment[]): Tensor {
+function attend(config: ModelConfig, ops: Ops, layer: LayerWeights, index: number, x: Tensor, angles: Angles | undefined, segments: readonly Segment[]): Tensor {
   const h = ops.quantize("attn_norm", normalise(config, ops, "attn_norm", x, layer.attnNorm));
   let q = ops.linear("attn_q", h, layer.q);
   let k = ops.linear("attn_k", h, layer.k);
   const v = ops.linear("attn_v", h, layer.v);
   if (layer.qNorm) q = normalise(config, ops, "attn_q_norm", q, layer.qNorm);
   if (layer.kNorm) k = normalise(config, ops, "attn_k_norm", k, layer.kNorm);
+  let sinkQ: Tensor | undefined;
   if (config.rope && angles) {
-    ops.rope("rope_q", q, angles, config.headDim, config.rope.style);
-    ops.rope("rope_k", k, angles, config.headDim, config.rope.style);
+    const { headDim, rope } = config;
+    if (angles.sinks) sinkQ = ops.rope("rope_q_sinks", ops.copy("q_sinks", q), angles.sinks, headDim, rope.style);
+    ops.rope("rope_q", q, angles.own, headDim, rope.style);
+    ops.rope("rope_k", k, angles.own, headDim, rope.style);
   }
   const shape = attentionShape(config);
   ops.kvWrite(k, v, segments, index, shape);
-  return ops.linear("attn_output", ops.quantize("attention", ops.attention(q, segments, index, shape)), layer.o);
+  return ops.linear("attn_output", ops.quantize("attention", ops.attention(q, segments, index, shape, sinkQ)), layer.o);
 }
 
 /** The feed-forward block: what each token makes of itself. [tokens, dim] -> [tokens, dim]. */
@@ -105,20 +119,34 @@ export function makeBatch(cache: KvCache, runs: readonly Run[]): Batch {
   if (runs.length === 0 || runs.some((run) => run.tokens.length === 0)) throw new RangeError("batch: expected at least one token in every run");
   const tokens = new Int32Array(count);
   const positions = new Int32Array(count);
+  const sinkPositions = new Int32Array(count);
   const segments: Segment[] = [];
   const outputs: number[] = [];
+  for (const { sequence } of runs) cache.trim(sequence);
   let row = 0;
   for (const { sequence, tokens: own, logits } of runs) {
     const start = sequence.length;
     cache.append(sequence, own.length);
-    segments.push({ pages: sequence.pages, row, start, length: own.length });
+    // A copy: a hook may cancel a generation, whose table then empties, in the middle of the step.
+    segments.push({ pages: [...sequence.pages], hole: sequence.hole, window: cache.window, row, start, length: own.length });
     for (let i = 0; i < own.length; i++, row++) {
       tokens[row] = own[i];
       positions[row] = start + i;
+      sinkPositions[row] = sinkPosition(cache, start + i);
       if (logits === "all" || (logits === "last" && i === own.length - 1)) outputs.push(row);
     }
   }
   const prompts = runs.filter((run) => run.prompt).length;
   const phase = prompts === 0 ? "decode" : prompts === runs.length ? "prefill" : "mixed";
-  return { phase, tokens, positions, segments, outputs: Int32Array.from(outputs) };
+  const beyond = cache.window !== undefined && cache.window.sinks > 0 && positions.some((position, i) => position !== sinkPositions[i]);
+  return { phase, tokens, positions, ...(beyond && { sinkPositions }), segments, outputs: Int32Array.from(outputs) };
+}
+
+/**
+ * The position that a query takes towards the sinks. StreamingLLM (Xiao et al. 2023, section 3.2) numbers positions within the cache: sinks
+ * 0 .. sinks - 1, then the window, its last the query. Rotations are relative, so the window's keys keep their true positions, and
+ * only the query is turned a second time: no key is ever rotated again, and no distance exceeds sinks + size - 1.
+ */
+function sinkPosition({ window }: KvCache, position: number): number {
+  return window ? Math.min(position, window.sinks + window.size - 1) : position;
 }
