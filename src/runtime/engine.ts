@@ -1,4 +1,4 @@
-import { KvCache, PAGE_SIZE } from "../kvcache/cache.ts";
+import { KvCache, KvCacheFullError, PAGE_SIZE } from "../kvcache/cache.ts";
 import { createModel, forward, makeBatch, type Model } from "../model/decoder.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { loadWeights } from "../model/load.ts";
@@ -84,9 +84,12 @@ export class Engine {
     const source = await sourceOf(from);
     try {
       const tokenizer = options.tokenizer === undefined ? undefined : await sourceOf(options.tokenizer);
-      const file = openModel(source, tokenizer);
-      tokenizer?.close();
+      const file = openWith(source, tokenizer);
       resolveContext(file.config, options.context);
+      for (const name of ["maxSequences", "tokenBudget"] as const) {
+        const value = options[name] ?? 1;
+        if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name}: expected a whole number, 1 or more, found ${value}`);
+      }
       const kernels = createKernels(options.backend ?? "auto");
       const model = createModel(file.config, loadWeights(file, file.config, kernels, options.onProgress));
       const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
@@ -144,12 +147,17 @@ export class Engine {
     return tokens;
   }
 
-  /** Next-token logits [vocabSize] after every one of `tokens`, a copy for each position. */
+  /**
+   * Next-token logits [vocabSize] after every one of `tokens`, a copy for each position.
+   * @throws KvCacheFullError when running generations need the cache's last pages.
+   */
   *logits(tokens: readonly number[]): Generator<Float32Array> {
     const sequence = this.cache.create();
     try {
       for (let at = 0; at < tokens.length; at += 64) {
         const run = { sequence, tokens: tokens.slice(at, at + 64), logits: "all", prompt: true } as const;
+        const wanted = Math.ceil((at + run.tokens.length) / PAGE_SIZE) - sequence.pages.length;
+        if (wanted > this.scheduler.sparePages) throw new KvCacheFullError(`logits: ${wanted} pages of the KV cache needed, ${this.scheduler.sparePages} not promised to running generations`);
         const logits = forward(this.model, this.ops, makeBatch(this.cache, [run]))!;
         const rows = logits.f32.slice();
         for (let i = 0; i < logits.rows; i++) yield rows.subarray(i * logits.cols, (i + 1) * logits.cols);
@@ -180,6 +188,7 @@ export class Engine {
   /** One pass of the decoder over all running generations. */
   private step(): void {
     const plan = this.scheduler.plan();
+    if (plan.length === 0) return; // All requests wait for pages that `logits` holds.
     for (const { request } of plan) request.began();
     const logits = forward(this.model, this.ops, makeBatch(this.cache, plan.map(({ run }) => run)));
     let row = 0;
@@ -203,6 +212,14 @@ export class Engine {
     } finally {
       this.pumping = false;
     }
+  }
+}
+
+function openWith(source: ByteSource, tokenizer: ByteSource | undefined): ModelFile {
+  try {
+    return openModel(source, tokenizer);
+  } finally {
+    tokenizer?.close();
   }
 }
 

@@ -108,6 +108,7 @@ export class Generation implements AsyncIterable<string>, Scheduled {
 
   /** Takes a chosen token: text goes out, or the generation ends. */
   accept(token: number): void {
+    if (this.over) return; // Cancelled by a hook, in the middle of the step.
     this.lastMs = performance.now();
     if (this.firstMs === 0) this.firstMs = this.lastMs;
     if (this.init.eos.includes(token)) return this.finish("stop");

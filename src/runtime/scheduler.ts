@@ -71,14 +71,20 @@ export class Scheduler<R extends Scheduled> {
     return plan;
   }
 
+  /** Free pages that no running request may come to need. */
+  get sparePages(): number {
+    return this.running.reduce((spare, { maxLength, sequence }) => spare - pagesFor(maxLength) + sequence!.pages.length, this.cache.freePages);
+  }
+
   private admit(): void {
-    const pagesFor = (length: number) => Math.ceil(length / PAGE_SIZE);
-    let promised = this.running.reduce((sum, { maxLength, sequence }) => sum + pagesFor(maxLength) - sequence!.pages.length, 0);
-    while (this.waiting.length > 0 && promised + pagesFor(this.waiting[0].maxLength) <= this.cache.freePages) {
+    let spare = this.sparePages;
+    while (this.waiting.length > 0 && pagesFor(this.waiting[0].maxLength) <= spare) {
       const request = this.waiting.shift()!;
-      promised += pagesFor(request.maxLength);
+      spare -= pagesFor(request.maxLength);
       request.sequence = this.cache.create();
       this.running.push(request);
     }
   }
 }
+
+const pagesFor = (length: number) => Math.ceil(length / PAGE_SIZE);
