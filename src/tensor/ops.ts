@@ -96,6 +96,11 @@ export class Ops {
     return out;
   }
 
+  /** The same values in a tensor of their own. */
+  copy(name: string, x: Tensor): Tensor {
+    return this.gather(name, x, Int32Array.from({ length: x.rows }, (_, i) => i));
+  }
+
   /** RMSNorm of every run of weight.cols values -> the shape of x; 4 flops a value. */
   rmsNorm(name: string, x: Tensor, weight: Tensor, eps: number): Tensor {
     const out = this.normOutput(name, x, weight);
