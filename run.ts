@@ -6,10 +6,11 @@ import { type Command, UsageError } from "./src/runtime/commands/command.ts";
 import { generate } from "./src/runtime/commands/generate.ts";
 import { inspect } from "./src/runtime/commands/inspect.ts";
 import { logits } from "./src/runtime/commands/logits.ts";
+import { step } from "./src/runtime/commands/step.ts";
 import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, bench];
+const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, bench];
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();

@@ -13,6 +13,7 @@ import { breathe } from "./breathe.ts";
 import { Generation, type GenerationResult } from "./generation.ts";
 import { createSampler, resolveSampling, type SamplingParams } from "./sampler.ts";
 import { Scheduler } from "./scheduler.ts";
+import { Stepper, type StepperParams } from "./stepper/stepper.ts";
 
 export interface EngineOptions {
   /** llama2.c checkpoints keep their tokenizer in a file of its own. */
@@ -165,6 +166,19 @@ export class Engine {
     } finally {
       this.cache.release(sequence);
     }
+  }
+
+  /**
+   * A debugger for tokens: runs the decoder over a prompt, op by op, with every intermediate tensor to look at and to change. It takes pages
+   * of the engine's KV cache until it is closed.
+   * @throws RangeError as `generate` does for a prompt.
+   */
+  stepper(prompt: string | readonly number[], { timing = true }: StepperParams = {}): Stepper {
+    if (this.closed) throw new Error("engine: closed");
+    const { kernels, attentionMethod, activations } = this.ops;
+    const { model, cache, tokenizer, context } = this;
+    const ops = new Ops(kernels, new Ledger(true, { timing }), attentionMethod, activations);
+    return new Stepper({ model, ops, cache, tokenizer, context, prompt: this.promptTokens(prompt) });
   }
 
   /** Calls `hook` after every op of every step; returns the function that takes it off again. Turns the ledger on. */

@@ -1,8 +1,9 @@
 import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
 import process from "node:process";
+import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Io, OutputFile } from "./commands/command.ts";
-import { openFile } from "./node-files.ts";
+import { openFile, openFileOrFolder } from "./node-files.ts";
 
 /** The command line's view of the world, by Node's means. */
 export function nodeIo(interrupted: AbortSignal): Io {
@@ -12,9 +13,9 @@ export function nodeIo(interrupted: AbortSignal): Io {
     err: (text) => void stderr.write(text),
     interactive: Boolean(stderr.isTTY),
     color: Boolean(stdout.isTTY) && !env.NO_COLOR && env.TERM !== "dumb",
-    columns: stdout.columns ?? 100,
+    columns: stdout.columns ?? (Number(env.COLUMNS) || 100),
     interrupted,
-    openFile,
+    openFile: openFileOrFolder,
     readText: async (path) => decode(path, wholeFile(path)),
     readStdin: async () => {
       let text = "";
@@ -22,9 +23,25 @@ export function nodeIo(interrupted: AbortSignal): Io {
       for await (const chunk of stdin) text += String(chunk);
       return text;
     },
+    lines: (prompt) => lines(prompt),
     createFile,
     shippedModel: shippedModel(),
   };
+}
+
+/** A terminal shows what is typed; otherwise prompt and line are written out, so that a script's transcript reads like a session. */
+async function* lines(prompt: string): AsyncGenerator<string, void, undefined> {
+  const { stdin, stdout, env } = process;
+  const typed = Boolean(stdin.isTTY);
+  const source = createInterface({ input: stdin, ...(typed && { output: stdout, terminal: env.TERM !== "dumb" }), prompt, crlfDelay: Infinity });
+  source.on("SIGINT", () => source.close());
+  if (typed) source.prompt();
+  for await (const line of source) {
+    if (!typed) stdout.write(`${prompt}${line}\n`);
+    yield line;
+    if (typed) source.prompt();
+  }
+  if (typed) stdout.write("\n");
 }
 
 function wholeFile(path: string): Uint8Array {

@@ -17,6 +17,8 @@ export interface Io {
   openFile(path: string): ByteSource;
   readText(path: string): Promise<string>;
   readStdin(): Promise<string>;
+  /** Lines as they are typed or piped in, each asked for by `prompt`; when nobody types, prompt and line are written out for the reader. */
+  lines(prompt: string): AsyncIterable<string>;
   /** Fails now if `path` can't be written; the file appears under its name only when `commit` is called. */
   createFile(path: string): OutputFile;
   /** The model that ships with memwall. */
