@@ -2,8 +2,8 @@ import { zeros } from "../tensor/tensor.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import type { Linear } from "../tensor/ops.ts";
 import { gaussian, random } from "../tensor/random.ts";
-import { quantiseRows } from "../quant/int8.ts";
-import { type ModelConfig, validateConfig } from "./config.ts";
+import { quantiseRows } from "../quant/groups.ts";
+import { type ModelConfig, type RopeScaling, validateConfig } from "./config.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
 /** A published model's dimensions, without its weights. */
@@ -15,15 +15,25 @@ export interface NamedShape {
 type LlamaDims = Pick<ModelConfig, "dim" | "nLayers" | "nHeads" | "nKvHeads" | "ffnDim" | "vocabSize" | "contextLength"> & {
   architecture?: string;
   ropeBase?: number;
+  ropeScaling?: RopeScaling;
   normEps?: number;
   tied: boolean;
 };
 
-function llama(name: string, { architecture = "llama", ropeBase = 10000, normEps = 1e-5, tied, ...dims }: LlamaDims): NamedShape {
+function llama(name: string, { architecture = "llama", ropeBase = 10000, ropeScaling, normEps = 1e-5, tied, ...dims }: LlamaDims): NamedShape {
   const headDim = dims.dim / dims.nHeads;
-  const rope = { style: architecture === "llama" ? "interleaved" : "halves", base: ropeBase, dims: headDim, scaling: { type: "none" } } as const;
+  const rope = { style: architecture === "llama" ? "interleaved" : "halves", base: ropeBase, dims: headDim, scaling: ropeScaling ?? { type: "none" } } as const;
   return { tied, config: validateConfig({ ...dims, architecture, name, headDim, norm: "rms", normEps, rope, ffn: "gated", activation: "silu" }) };
 }
+
+/** Radford et al. 2019, Brown et al. 2020: one vocabulary, feed-forward blocks of four times the width. */
+function gpt(name: string, dims: Pick<ModelConfig, "dim" | "nLayers" | "nHeads" | "contextLength">): NamedShape {
+  const { dim, nHeads } = dims;
+  const rest = { architecture: "gpt2", norm: "layer", normEps: 1e-5, rope: undefined, ffn: "plain", activation: "gelu" } as const;
+  return { tied: true, config: validateConfig({ ...dims, ...rest, name, nKvHeads: nHeads, headDim: dim / nHeads, ffnDim: 4 * dim, vocabSize: 50257 }) };
+}
+
+const LLAMA_31 = { type: "llama3", factor: 8, lowFreqFactor: 1, highFreqFactor: 4, originalContext: 8192 } as const;
 
 /** Dimensions as in each model's published config. */
 export const SHAPES: Readonly<Record<string, NamedShape>> = {
@@ -36,13 +46,29 @@ export const SHAPES: Readonly<Record<string, NamedShape>> = {
   }),
   "tinyllama-1.1b": llama("tinyllama-1.1b", { dim: 2048, nLayers: 22, nHeads: 32, nKvHeads: 4, ffnDim: 5632, vocabSize: 32000, contextLength: 2048, tied: false }),
   "llama-2-7b": llama("llama-2-7b", { dim: 4096, nLayers: 32, nHeads: 32, nKvHeads: 32, ffnDim: 11008, vocabSize: 32000, contextLength: 4096, tied: false }),
-  "gpt-3-175b": {
-    tied: true,
-    config: validateConfig({
-      ...{ architecture: "gpt2", name: "gpt-3-175b", dim: 12288, nLayers: 96, nHeads: 96, nKvHeads: 96, headDim: 128, ffnDim: 49152 },
-      ...{ vocabSize: 50257, contextLength: 2048, norm: "layer", normEps: 1e-5, rope: undefined, ffn: "plain", activation: "gelu" },
-    }),
-  },
+  "llama-2-13b": llama("llama-2-13b", { dim: 5120, nLayers: 40, nHeads: 40, nKvHeads: 40, ffnDim: 13824, vocabSize: 32000, contextLength: 4096, tied: false }),
+  "llama-2-70b": llama("llama-2-70b", { dim: 8192, nLayers: 80, nHeads: 64, nKvHeads: 8, ffnDim: 28672, vocabSize: 32000, contextLength: 4096, tied: false }),
+  "mistral-7b": llama("mistral-7b", {
+    ...{ ropeBase: 1e6, dim: 4096, nLayers: 32, nHeads: 32, nKvHeads: 8, ffnDim: 14336, vocabSize: 32000, contextLength: 32768, tied: false },
+  }),
+  "llama-3-8b": llama("llama-3-8b", {
+    ...{ ropeBase: 500000, dim: 4096, nLayers: 32, nHeads: 32, nKvHeads: 8, ffnDim: 14336, vocabSize: 128256, contextLength: 8192, tied: false },
+  }),
+  "llama-3.1-70b": llama("llama-3.1-70b", {
+    ...{ ropeBase: 500000, ropeScaling: LLAMA_31 },
+    ...{ dim: 8192, nLayers: 80, nHeads: 64, nKvHeads: 8, ffnDim: 28672, vocabSize: 128256, contextLength: 131072, tied: false },
+  }),
+  "llama-3.1-405b": llama("llama-3.1-405b", {
+    ...{ ropeBase: 500000, ropeScaling: LLAMA_31 },
+    ...{ dim: 16384, nLayers: 126, nHeads: 128, nKvHeads: 8, ffnDim: 53248, vocabSize: 128256, contextLength: 131072, tied: false },
+  }),
+  "gpt2": gpt("gpt2", { dim: 768, nLayers: 12, nHeads: 12, contextLength: 1024 }),
+  "gpt2-medium": gpt("gpt2-medium", { dim: 1024, nLayers: 24, nHeads: 16, contextLength: 1024 }),
+  "gpt2-large": gpt("gpt2-large", { dim: 1280, nLayers: 36, nHeads: 20, contextLength: 1024 }),
+  "gpt2-xl": gpt("gpt2-xl", { dim: 1600, nLayers: 48, nHeads: 25, contextLength: 1024 }),
+  "gpt-3-6.7b": gpt("gpt-3-6.7b", { dim: 4096, nLayers: 32, nHeads: 32, contextLength: 2048 }),
+  "gpt-3-13b": gpt("gpt-3-13b", { dim: 5120, nLayers: 40, nHeads: 40, contextLength: 2048 }),
+  "gpt-3-175b": gpt("gpt-3-175b", { dim: 12288, nLayers: 96, nHeads: 96, contextLength: 2048 }),
 };
 
 /**

@@ -2,7 +2,7 @@ import { KvCache, PAGE_SIZE } from "../kvcache/cache.ts";
 import { forward, makeBatch, type Model } from "../model/decoder.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import { Ledger } from "../tensor/ledger.ts";
-import { type AttentionMethod, Ops } from "../tensor/ops.ts";
+import { type ActivationFormat, type AttentionMethod, Ops } from "../tensor/ops.ts";
 import { breakdown } from "../tensor/totals.ts";
 import { argmax } from "./sampler.ts";
 
@@ -12,6 +12,8 @@ export interface BenchOptions {
   /** Timed repetitions, of which the median is reported. Cost-only kernels run once. */
   readonly repeat: number;
   readonly attention: AttentionMethod;
+  /** Default f32. */
+  readonly activations?: ActivationFormat;
   /** Prompt tokens in one step. */
   readonly chunk: number;
   readonly onProgress?: (done: string) => void;
@@ -36,7 +38,7 @@ export function bench(model: Model, kernels: Kernels, options: BenchOptions): Be
   const costsOnly = kernels.name === "shapes";
   const cache = new KvCache(kernels, model.config, Math.ceil((promptTokens + tokens) / PAGE_SIZE));
   const ledger = new Ledger(false, { timing: !costsOnly });
-  const ops = new Ops(kernels, ledger, options.attention);
+  const ops = new Ops(kernels, ledger, options.attention, options.activations);
   for (let round = 0; !costsOnly && round < repeat; round++) {
     onProgress?.(`round ${round + 1} of ${repeat}`);
     const times = pass(model, ops, cache, options);

@@ -14,8 +14,9 @@ import { Generation, type GenerationResult } from "./generation.ts";
 import { createSampler, resolveSampling, type SamplingParams } from "./sampler.ts";
 import { Scheduler } from "./scheduler.ts";
 import { Stepper, type StepperParams } from "./stepper/stepper.ts";
+import { resolveSchemes, type SchemeOptions } from "./schemes.ts";
 
-export interface EngineOptions {
+export interface EngineOptions extends SchemeOptions {
   /** llama2.c checkpoints keep their tokenizer in a file of its own. */
   tokenizer?: string | ByteSource;
   /** Default `auto`. */
@@ -91,10 +92,11 @@ export class Engine {
         const value = options[name] ?? 1;
         if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name}: expected a whole number, 1 or more, found ${value}`);
       }
+      const schemes = resolveSchemes(options, file.config);
       const kernels = createKernels(options.backend ?? "auto");
-      const model = createModel(file.config, loadWeights(file, file.config, kernels, options.onProgress));
+      const model = createModel(file.config, loadWeights(file, file.config, kernels, { ...schemes.load, onProgress: options.onProgress }));
       const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
-      const ops = new Ops(kernels, ledger, options.attention);
+      const ops = new Ops(kernels, ledger, options.attention, schemes.activations);
       return new Engine(file, model, ops, options, performance.now() - started);
     } finally {
       source.close();
@@ -245,6 +247,6 @@ function resolveContext(config: ModelConfig, wanted: number | undefined): number
 
 async function sourceOf(from: string | ByteSource): Promise<ByteSource> {
   if (typeof from !== "string") return from;
-  const { openFile } = await import("./node-files.ts");
-  return openFile(from);
+  const { openFileOrFolder } = await import("./node-files.ts");
+  return openFileOrFolder(from);
 }

@@ -4,11 +4,13 @@ import { parameterCount } from "../../model/config.ts";
 import { randomWeights, SHAPES } from "../../model/shapes.ts";
 import { weightBytes } from "../../model/weights.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
+import type { ActivationFormat } from "../../tensor/ops.ts";
 import { shapeKernels } from "../../tensor/shapes.ts";
 import { BACKENDS, createKernels } from "../backend.ts";
 import { bench as measure } from "../bench.ts";
 import { count, formatBytes, phaseTable } from "../report.ts";
-import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, MODEL_OPTIONS, number, text, UsageError, type Values } from "./command.ts";
+import { resolveSchemes, type SchemeOptions } from "../schemes.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
 export const bench: Command = {
@@ -16,8 +18,9 @@ export const bench: Command = {
   summary: "prefill and decode speed of a model, or of a published model's shape with random weights",
   options: {
     shape: { type: "string", value: "NAME", help: Object.keys(SHAPES).join(", ") },
-    weights: { type: "string", value: "FORMAT", help: "f32, int8 (default) or int4 weights for --shape" },
     ...MODEL_OPTIONS,
+    ...SCHEME_OPTIONS,
+    weights: { ...SCHEME_OPTIONS.weights, help: `${SCHEME_OPTIONS.weights.help}; with --shape f32, int8 (default) or int4` },
     "prompt-tokens": { type: "string", value: "P", help: "prompt length (default 64)" },
     tokens: { type: "string", value: "N", help: "tokens to decode (default 32)" },
     repeat: { type: "string", value: "R", help: "timed repetitions, the median counts (default 3)" },
@@ -32,15 +35,16 @@ export const bench: Command = {
     const attention = choice(values, "attention", ["tiled", "naive"] as const, "tiled");
     const backend = choice(values, "backend", [...BACKENDS, "shapes"] as const, "auto");
     if (text(values, "shape") !== undefined && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
+    const bySource = text(values, "shape") === undefined ? values : { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") };
 
     const kernels = backend === "shapes" ? shapeKernels() : createKernels(backend);
-    const { model, parameters } = modelFor(values, io, kernels);
+    const { model, parameters, activations } = modelFor(values, await schemesFrom(bySource, io), io, kernels);
     const { contextLength } = model.config;
     if (promptTokens + tokens > contextLength) {
       throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);
     }
     const onProgress = io.interactive ? (done: string) => io.err(`\r\x1b[K${done}`) : undefined;
-    const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, chunk: 256, onProgress });
+    const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, activations, chunk: 256, onProgress });
     if (io.interactive) io.err("\r\x1b[K");
     kernels.close();
 
@@ -59,16 +63,18 @@ export const bench: Command = {
   },
 };
 
-function modelFor(values: Values, io: Io, kernels: Kernels): { model: Model; parameters: number } {
+function modelFor(values: Values, options: SchemeOptions, io: Io, kernels: Kernels): { model: Model; parameters: number; activations: ActivationFormat } {
   const name = text(values, "shape");
   if (name === undefined) {
     const file = openFrom(values, io);
-    const model = createModel(file.config, loadWeights(file, file.config, kernels));
+    const { load, activations } = resolveSchemes(options, file.config);
+    const model = createModel(file.config, loadWeights(file, file.config, kernels, load));
     file.source.close();
-    return { model, parameters: parameterCount(file.config, !file.tensors.has("output.weight")) };
+    return { model, activations, parameters: parameterCount(file.config, !file.tensors.has("output.weight")) };
   }
   if (!Object.hasOwn(SHAPES, name)) throw new UsageError(`--shape: expected one of ${Object.keys(SHAPES).join(", ")}, found ${JSON.stringify(name)}`);
   const shape = SHAPES[name];
-  const weights = randomWeights(shape, kernels, choice(values, "weights", ["f32", "int8", "int4"] as const, "int8"));
-  return { model: createModel(shape.config, weights), parameters: parameterCount(shape.config, shape.tied) };
+  const weights = randomWeights(shape, kernels, options.weights as "f32" | "int8" | "int4");
+  const { activations } = resolveSchemes(options, shape.config);
+  return { model: createModel(shape.config, weights), activations, parameters: parameterCount(shape.config, shape.tied) };
 }

@@ -1,5 +1,8 @@
 import type { Engine, EngineOptions } from "../engine.ts";
 import type { ByteSource } from "../../model/formats/source.ts";
+import { parseCalibration } from "../../quant/calibration.ts";
+import { WEIGHT_SCHEMES } from "../../quant/scheme.ts";
+import { ACTIVATIONS, type SchemeOptions } from "../schemes.ts";
 
 /** What a command may do to the world outside; run.ts brings Node's version, tests bring their own. */
 export interface Io {
@@ -120,13 +123,33 @@ export const PROMPT_OPTIONS = {
   tokens: { type: "string", value: "IDS", help: "the prompt as token ids, taken as they are: 1,403,407" },
 } as const;
 
+/** How the model's numbers are stored and computed with. */
+export const SCHEME_OPTIONS = {
+  weights: { type: "string", value: "FORMAT", help: `${WEIGHT_SCHEMES.join(", ")} (default keep: what is nearest to the file)` },
+  sparsity: { type: "string", value: "2:4", help: "keep two of every four weights of the layers, by magnitude, or by activation with --calibration" },
+  activations: { type: "string", value: "FORMAT", help: `${ACTIVATIONS.join(", ")}: what linears read their inputs as (default f32)` },
+  calibration: { type: "string", value: "PATH", help: "what run.ts calibrate wrote: for int4:awq, static activations, SmoothQuant, pruning by activation" },
+} as const;
+
 export const ENGINE_OPTIONS = {
   context: { type: "string", value: "N", help: "positions that a sequence may take (default: the model's own, at most 4096)" },
   backend: { type: "string", value: "NAME", help: "auto (default) or scalar" },
   attention: { type: "string", value: "NAME", help: "tiled (default) or naive, the textbook's" },
+  ...SCHEME_OPTIONS,
 } as const;
 
 export const JSON_OPTION = { json: { type: "boolean", help: "one JSON document on standard output" } } as const;
+
+/** The schemes that the flags ask for. @throws UsageError. */
+export async function schemesFrom(values: Values, io: Io): Promise<SchemeOptions> {
+  const path = text(values, "calibration");
+  return {
+    weights: choice(values, "weights", WEIGHT_SCHEMES, "keep"),
+    sparsity: choice(values, "sparsity", ["none", "2:4"] as const, "none"),
+    activations: choice(values, "activations", ACTIVATIONS, "f32"),
+    calibration: path === undefined ? undefined : parseCalibration(path, await io.readText(path)),
+  };
+}
 
 /** A prompt given in one of the three ways, or undefined. @throws UsageError when it is given twice. */
 export async function promptFrom(values: Values, io: Io, nameOfTokens = "tokens"): Promise<string | number[] | undefined> {
@@ -145,6 +168,7 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
   const tokenizer = text(values, "tokenizer");
   let shown = -1;
   const engine = await Engine.load(io.openFile(path), {
+    ...(await schemesFrom(values, io)),
     ...options,
     tokenizer: tokenizer === undefined ? undefined : io.openFile(tokenizer),
     backend: choice(values, "backend", BACKENDS, "auto"),

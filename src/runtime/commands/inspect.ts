@@ -1,11 +1,15 @@
 import { loadWeights } from "../../model/load.ts";
 import type { GgufValue } from "../../model/formats/gguf-values.ts";
 import { weightBytes } from "../../model/weights.ts";
-import { canDecode, nativeDtype } from "../../quant/ggml.ts";
+import { matrixFormat } from "../../model/placement.ts";
+import { canDecode } from "../../quant/ggml.ts";
+import { describeFormat, KEEP } from "../../quant/scheme.ts";
+import { storageBytes } from "../../tensor/tensor.ts";
 import { shapeKernels } from "../../tensor/shapes.ts";
 import { decodeStepReads } from "../decode-cost.ts";
 import { count, formatBytes } from "../report.ts";
-import { type Command, flag, JSON_OPTION, MODEL_OPTIONS } from "./command.ts";
+import { resolveSchemes } from "../schemes.ts";
+import { type Command, flag, JSON_OPTION, MODEL_OPTIONS, SCHEME_OPTIONS, schemesFrom } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
 /** Longer arrays (vocabularies) are counted, not listed. */
@@ -14,15 +18,23 @@ const LONGEST_LISTED = 16;
 export const inspect: Command = {
   name: "inspect",
   summary: "what a model file holds, and what one decode step reads of it",
-  options: { ...MODEL_OPTIONS, ...JSON_OPTION },
+  options: { ...MODEL_OPTIONS, weights: SCHEME_OPTIONS.weights, sparsity: SCHEME_OPTIONS.sparsity, ...JSON_OPTION },
   async run(values, io) {
     const file = openFrom(values, io);
     const { config, tokenizer } = file;
     const kernels = shapeKernels();
-    const weights = loadWeights(file, config, kernels);
-    const tensors = [...file.tensors.values()].map(({ name, shape, type, bytes }) => {
-      const keptAs = !canDecode(type) ? "nothing (unsupported)" : shape.length === 2 ? nativeDtype(type) : "f32";
-      return { name, shape, type, bytes, keptAs };
+    const { load } = resolveSchemes(await schemesFrom(values, io), config);
+    const weights = loadWeights(file, config, kernels, load);
+    const tied = !file.tensors.has("output.weight");
+    const placement = { weights: load.weights ?? KEEP, sparsity: load.sparsity ?? "none" };
+    const tensors = [...file.tensors.values()].map((info) => {
+      const { name, shape, type, bytes } = info;
+      if (!canDecode(type)) return { name, shape, type, bytes, keptAs: "nothing (unsupported)", bytesInMemory: 0, bytesPerToken: 0 };
+      const format = shape.length === 2 ? matrixFormat(info, tied, placement) : { dtype: "f32" as const, group: 0 };
+      const bytesInMemory = storageBytes(format.dtype, shape, format.group || shape[shape.length - 1]);
+      // An embedding is read a row at a time, unless it is the output head too.
+      const byRow = name === "position_embd.weight" || (name === "token_embd.weight" && !tied);
+      return { name, shape, type, bytes, keptAs: describeFormat(format), bytesInMemory, bytesPerToken: byRow ? bytesInMemory / shape[0] : bytesInMemory };
     });
     const reads = (context: number) => decodeStepReads(config, weights, kernels, context);
     const facts = {
@@ -39,8 +51,8 @@ export const inspect: Command = {
 
     const { firstToken, fullContext } = facts.decodeStep;
     const widest = tensors.reduce((most, { name }) => Math.max(most, name.length), 0);
-    const tensorLine = ({ name, shape, type, bytes, keptAs }: (typeof tensors)[number]) =>
-      `  ${name.padEnd(widest)}  ${`[${shape.join(", ")}]`.padEnd(16)} ${type.padEnd(6)} ${formatBytes(bytes).padStart(8)}  kept as ${keptAs}`;
+    const tensorLine = ({ name, shape, type, bytes, keptAs, bytesPerToken }: (typeof tensors)[number]) =>
+      `  ${name.padEnd(widest)}  ${`[${shape.join(", ")}]`.padEnd(16)} ${type.padEnd(6)} ${formatBytes(bytes).padStart(8)}  kept as ${keptAs.padEnd(20)} ${formatBytes(bytesPerToken).padStart(8)} a token`;
     const lines = [
       `${file.source.name}: ${file.format}, ${formatBytes(file.source.size)}, ${count(facts.parameters)} parameters, ${formatBytes(facts.bytesInMemory)} in memory`,
       "",
