@@ -123,8 +123,15 @@ export class Tensor {
   /** The first values of this f32 tensor's memory, read as another shape. Costs nothing, copies nothing. */
   as(shape: readonly number[]): Tensor {
     const count = shape.reduce((a, b) => a * b, 1);
-    if (this.data.length === 0) return ghost("f32", shape, 0, this.name);
+    if (this.data.length === 0) return this.ghostAs(shape, count);
     return new Tensor({ dtype: "f32", shape, data: this.f32.subarray(0, count), name: this.name });
+  }
+
+  /** A tensor without storage in another shape, of as many bytes a value as this one. */
+  private ghostAs(shape: readonly number[], count: number): Tensor {
+    const own = this.shape.reduce((a, b) => a * b, 1);
+    const { dtype, data, format, name } = this;
+    return new Tensor({ dtype, shape, data, format, name, bytes: own === 0 ? 0 : (this.bytes / own) * count });
   }
 
   /** The rows [start, end) as a tensor over the same memory; any format but packed. */
