@@ -1,0 +1,84 @@
+import { checkRange, type ByteSource } from "./source.ts";
+
+/** A run of bytes that is read from somewhere, or made when read. */
+export interface Part {
+  readonly bytes: number;
+  /** Fills `target` wholly with the bytes from `offset` on, all of them within the part. */
+  read(offset: number, target: Uint8Array): void;
+}
+
+/**
+ * Parts one after the other as one source: how tensors that lie in several files, or in another order than wanted, look to everyone else
+ * like tensors of one file. Closing it calls `close`.
+ */
+export function composedSource(name: string, parts: readonly Part[], close: () => void = () => {}): ByteSource {
+  const starts: number[] = [];
+  let size = 0;
+  for (const part of parts) {
+    starts.push(size);
+    size += part.bytes;
+  }
+  const source: ByteSource = {
+    name,
+    size,
+    read(offset, target) {
+      checkRange(source, offset, target.length);
+      for (let done = 0, index = indexAt(starts, offset); done < target.length; index++) {
+        const within = offset + done - starts[index];
+        const take = Math.min(target.length - done, parts[index].bytes - within);
+        if (take > 0) parts[index].read(within, target.subarray(done, done + take));
+        done += take;
+      }
+    },
+    close,
+  };
+  return source;
+}
+
+/** The last of the ascending `starts` that is at most `offset`. */
+function indexAt(starts: readonly number[], offset: number): number {
+  let [low, high] = [0, starts.length - 1];
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (starts[middle] <= offset) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+/** `bytes` bytes of a source from `start` on. */
+export function sourcePart(source: ByteSource, start: number, bytes: number): Part {
+  return { bytes, read: (offset, target) => source.read(start + offset, target) };
+}
+
+export function memoryPart(data: Uint8Array): Part {
+  return { bytes: data.length, read: (offset, target) => target.set(data.subarray(offset, offset + target.length)) };
+}
+
+/**
+ * A matrix with the rows of each group of `order.length` rows in another order: row i of a group is row order[i] of the group in `base`.
+ * Whole groups are read from `base`, one at a time.
+ */
+export function reorderedRows(base: Part, rowBytes: number, order: ArrayLike<number>): Part {
+  const groupBytes = order.length * rowBytes;
+  return {
+    bytes: base.bytes,
+    read(offset, target) {
+      const group = new Uint8Array(groupBytes);
+      let held = -1;
+      for (let done = 0; done < target.length; ) {
+        const at = offset + done;
+        const index = Math.floor(at / groupBytes);
+        if (index !== held) base.read(index * groupBytes, group);
+        held = index;
+        const within = at - index * groupBytes;
+        const row = Math.floor(within / rowBytes);
+        const column = within - row * rowBytes;
+        const take = Math.min(rowBytes - column, target.length - done);
+        const from = order[row] * rowBytes + column;
+        target.set(group.subarray(from, from + take), done);
+        done += take;
+      }
+    },
+  };
+}
