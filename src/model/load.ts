@@ -151,12 +151,22 @@ export function matrixReader(file: WeightFile): ReadMatrix {
     const [rows, cols] = info.shape;
     const stride = Math.max(1, Math.ceil(rows / most));
     const picked = zeros("f32", [Math.ceil(rows / stride), cols], 0, name);
-    const bytes = new Uint8Array(rowSize(file, info));
-    for (let row = 0; row < rows; row += stride) {
-      file.source.read(info.offset + row * bytes.length, bytes);
-      decode(file, info, bytes, picked.slice(row / stride, row / stride + 1));
-    }
+    const { read } = rowReader(file, info);
+    for (let row = 0; row < rows; row += stride) read(row, picked.slice(row / stride, row / stride + 1));
     return picked;
+  };
+}
+
+/** Reads rows [row, row + target.rows) of a tensor into an f32 `target`. */
+export function rowReader(file: WeightFile, info: TensorInfo): { rowBytes: number; read(row: number, target: Tensor): void } {
+  const rowBytes = rowSize(file, info);
+  return {
+    rowBytes,
+    read(row, target) {
+      const bytes = new Uint8Array(target.rows * rowBytes);
+      file.source.read(info.offset + row * rowBytes, bytes);
+      decode(file, info, bytes, target);
+    },
   };
 }
 

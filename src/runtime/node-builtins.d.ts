@@ -57,6 +57,8 @@ declare module "node:stream" {
 
 declare module "node:fs" {
   interface Stats {
+    readonly dev: number;
+    readonly ino: number;
     readonly size: number;
     readonly mtimeMs: number;
     isFile(): boolean;

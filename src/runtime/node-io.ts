@@ -25,6 +25,10 @@ export function nodeIo(interrupted: AbortSignal): Io {
     },
     lines: (prompt) => lines(prompt),
     createFile,
+    isSameFile: (a, b) => {
+      const [one, other] = [a, b].map((path) => statSync(path, { throwIfNoEntry: false }));
+      return one !== undefined && other !== undefined && one.dev === other.dev && one.ino === other.ino;
+    },
     shippedModel: shippedModel(),
   };
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { encodeRows, type EncodableType } from "../../src/quant/ggml-encode.ts";
+import { encodeRows } from "../../src/quant/ggml-encode.ts";
 import { canDecode, decodableTypes, decodeRows, describeType, firstNonFinite, GGML_TYPES, ggmlBytes, nativeDtype, typeName } from "../../src/quant/ggml.ts";
 import { f32, Tensor, zeros } from "../../src/tensor/tensor.ts";
 import { random } from "../../src/tensor/random.ts";
@@ -186,7 +186,7 @@ describe("encodeRows", () => {
     expect([...q4.subarray(0, 5)]).toEqual([0x00, 0x3c, 0xf0, 0x7f, 0x88]);
   });
 
-  it.each(["Q8_0", "Q4_0", "F16", "BF16", "F32"] as EncodableType[])("%s: what comes back is close, and closer still the second time", (type) => {
+  it.each(["Q8_0", "Q4_0", "F16", "BF16", "F32"] as const)("%s: what comes back is close, and closer still the second time", (type) => {
     const next = random(5);
     const source = f32([16, 64], Float32Array.from({ length: 1024 }, () => (next() - 0.5) * 4));
     const once = zeros("f32", [16, 64]);

@@ -24,6 +24,8 @@ export interface Io {
   lines(prompt: string): AsyncIterable<string>;
   /** Fails now if `path` can't be written; the file appears under its name only when `commit` is called. */
   createFile(path: string): OutputFile;
+  /** Whether both paths lead to one existing file. */
+  isSameFile(a: string, b: string): boolean;
   /** The model that ships with memwall. */
   readonly shippedModel: string;
 }
