@@ -24,7 +24,7 @@ export const step: Command = {
     try {
       const stepper = engine.stepper(prompt);
       let machine = named;
-      const session = { stepper, columns: io.columns, machine: () => (machine ??= measureMachine(stepper.kernels)) };
+      const session = { stepper, columns: io.columns, isHere: named === undefined, machine: () => (machine ??= measureMachine(stepper.kernels)) };
       await runSession(session, io.lines("step> "), io.out);
     } finally {
       engine.close();

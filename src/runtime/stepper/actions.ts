@@ -97,7 +97,7 @@ const look: readonly Action[] = [
       const tokens = stepper.tokens;
       const label = (position: number) => stepper.tokenizer.piece(tokens[position]);
       const title = `attention of layer ${at}, head ${h}: ${weights.queries} ${weights.queries === 1 ? "query" : "queries"}, ${weights.keys} keys`;
-      return [title, ...(weights.queries === 1 ? keyBars(weights.at(h), label, columns) : heatMap(weights.at(h), weights, label, columns))];
+      return [title, ...(weights.queries === 1 ? keyBars(weights.at(h), weights.position, label, columns) : heatMap(weights.at(h), weights, label, columns))];
     },
   },
   {

@@ -26,19 +26,23 @@ export function place({ stepper }: Session): string[] {
 }
 
 /** What the op cost, and where that puts it under the roofline. */
-export function costLines({ stepper, machine, columns }: Session, op = stepper.op): string[] {
+export function costLines({ stepper, machine, isHere, columns }: Session, op = stepper.op): string[] {
   const { kind, m, n, k, dtype, flops, read, written, ns } = op.record;
   const on = machine();
   const { intensity, balance, binds, roofNs, share } = onRoofline(op.record, on);
   const product = k > 0 ? `m ${m}, n ${n}, k ${k}` : `${m} x ${n}`;
-  const reach = share === undefined ? "" : `; took ${formatNs(ns)}, ${share <= 1.005 ? `${percent(share)} of the roof` : `${share.toFixed(1)} times faster than memory allows: its data was in a cache`}`;
+  const took = share === undefined ? "" : isHere ? `; took ${formatNs(ns)}, ${reached(share)}` : `; here it took ${formatNs(ns)}`;
   return [
     `${labelOf(op)}: ${kind}, ${product}, ${dtype}`,
     `${count(flops)} flops; reads ${formatBytes(read.weights)} of weights, ${formatBytes(read.kv)} of KV, ${formatBytes(read.activations)} of activations; writes ${formatBytes(written.kv + written.activations)}`,
     `${short(intensity, 3)} flops a byte (o), ${on.name} balances at ${short(balance, 3)} (|): ${binds} binds`,
     intensityAxis(intensity, balance, columns),
-    `at the roof ${formatNs(roofNs)}${reach}`,
+    `at the roof ${formatNs(roofNs)}${took}`,
   ];
+}
+
+function reached(share: number): string {
+  return share <= 1.005 ? `${percent(share)} of the roof` : `${share.toFixed(1)} times faster than memory allows: its data was in a cache`;
 }
 
 export function formatNs(ns: number): string {

@@ -42,8 +42,9 @@ export function checkPatch({ name, layer, columns, change }: Patch, ops: readonl
 }
 
 /** Changes an op's output in place if one of the patches is meant for it; tells whether one was. */
-export function applyPatches(patches: readonly Patch[], { name, layer }: OpRecord, output: Tensor): boolean {
+export function applyPatches(patches: readonly Patch[], { name, layer, kind }: OpRecord, output: Tensor): boolean {
   let changed = false;
+  if (kind === "quantize") return false; // Its input, an op of the same name, has had the patch already.
   for (const patch of patches) {
     if (patch.name !== name || (patch.layer !== undefined && patch.layer !== layer)) continue;
     const values = output.f32;

@@ -12,6 +12,8 @@ export interface Session {
   readonly columns: number;
   /** The machine whose roofline is shown; measured when first asked for. */
   machine(): Hardware;
+  /** Whether that is the machine that runs this session, so that measured times can be held against its roof. */
+  readonly isHere: boolean;
 }
 
 /** A command of the stepping session. */
@@ -56,7 +58,7 @@ function answer(session: Session, word: string, args: readonly string[]): readon
 }
 
 function help(name: string | undefined): readonly string[] {
-  const one = actions.find((action) => action.name === name || action.short === name);
+  const one = name === undefined ? undefined : actions.find((action) => action.name === name || action.short === name);
   if (one) return [`${one.name} ${one.usage}`.trim(), one.help];
   const line = ({ name, short, usage, help }: Action) => `${name}${short ? ` (${short})` : ""}${usage ? ` ${usage}` : ""}: ${help}`;
   return [

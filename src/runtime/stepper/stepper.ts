@@ -4,9 +4,9 @@ import type { Tokenizer } from "../../model/tokenizer/tokenizer.ts";
 import type { Kernels, Segment } from "../../tensor/kernels.ts";
 import type { OpRecord, Phase } from "../../tensor/ledger.ts";
 import type { AttentionMethod, Ops } from "../../tensor/ops.ts";
-import { Tensor } from "../../tensor/tensor.ts";
+import { f32, type Tensor } from "../../tensor/tensor.ts";
 import { argmax, softmax } from "../sampler.ts";
-import { type AttentionWeights, attentionWeights } from "./attention-weights.ts";
+import { type AttentionWeights, attentionWeights, weightsOf } from "./attention-weights.ts";
 import { type Candidate, divergenceBits, type LensRow, logitLens, topCandidates } from "./lens.ts";
 import { applyPatches, checkPatch, type Patch } from "./patch.ts";
 
@@ -27,6 +27,8 @@ export interface Pass {
   /** Position of the first token. */
   readonly start: number;
   readonly ops: readonly OpView[];
+  /** Where its keys and values are. */
+  readonly segment: Segment;
   /** Logits [vocabSize] after the last token; undefined for a chunk of the prompt that others follow. */
   readonly logits: Float32Array | undefined;
   /** The most probable next token. */
@@ -181,9 +183,7 @@ export class Stepper {
   /** To the first op of the pass before this one, which runs again. False at the very beginning. */
   backToken(): boolean {
     if (this.starts.length < 2) return false;
-    this.starts.pop();
-    const { tokens, start } = this.starts.pop()!;
-    this.current = this.enter(tokens, start);
+    this.current = this.replay(this.passIndex - 1);
     return true;
   }
 
@@ -199,16 +199,11 @@ export class Stepper {
   /** Attention weights of a layer in this pass. @throws RangeError when its queries are not there yet. */
   attention(layer: number): AttentionWeights {
     const recorded = this.find("softmax", layer);
-    const { start, tokens } = this.current;
-    if (recorded) {
-      const [heads, queries, keys] = recorded.output.shape;
-      const size = queries * keys;
-      return { heads, queries, keys, start, at: (head) => recorded.output.f32.subarray(head * size, (head + 1) * size) };
-    }
+    const { segment } = this.current;
+    if (recorded) return weightsOf(segment, recorded.output);
     if (!this.find("attention", layer)) throw new RangeError(`attention of layer ${layer}: not computed yet`);
     const q = (this.find("rope_q", layer) ?? this.find("attn_q_norm", layer) ?? this.find("attn_q", layer))!;
-    const segment: Segment = { pages: this.sequence.pages, row: 0, start, length: tokens.length };
-    return attentionWeights(this.model.config, this.kernels, q.output, segment, layer);
+    return attentionWeights(this.model.config, this.kernels, q.output, segment, layer, this.find("rope_q_sinks", layer)?.output);
   }
 
   /** The logit lens on the last token of this pass, for the embedding and every layer that is done. */
@@ -216,7 +211,7 @@ export class Stepper {
     const { dim } = this.model.config;
     const done = this.current.ops.slice(0, this.cursor + 1).filter(({ record: { name } }) => name === "ffn_residual");
     const first = this.find("add_position") ?? this.find("token_embd")!;
-    return logitLens(this.model, this.kernels, [first, ...done].map(({ record: { layer }, output }) => ({ layer, values: output.f32.subarray(row * dim, (row + 1) * dim) })), top);
+    return logitLens(this.model, this.ops, [first, ...done].map(({ record: { layer }, output }) => ({ layer, values: output.f32.subarray(row * dim, (row + 1) * dim) })), top);
   }
 
   /** The most probable next tokens after this pass. Empty while more of the prompt is to come. */
@@ -247,11 +242,18 @@ export class Stepper {
     const before = this.current;
     const top = this.top();
     change();
-    const { tokens, start } = this.starts.pop()!;
-    this.current = this.enter(tokens, start);
+    this.current = this.replay(this.passIndex);
     this.cursor = at;
     const divergence = before.logits && this.current.logits ? divergenceBits(before.logits, this.current.logits) : 0;
     return { before: top, after: this.top(), divergence };
+  }
+
+  /** Runs an earlier pass again, and forgets those after it. @throws RangeError when the cache's window has given up what it needs. */
+  private replay(index: number): Pass {
+    const { tokens, start } = this.starts[index];
+    const pass = this.enter(tokens, start);
+    this.starts.splice(index, this.starts.length - index - 1);
+    return pass;
   }
 
   /** Runs a pass from `start`; whatever the cache held from there on is forgotten. */
@@ -263,21 +265,28 @@ export class Stepper {
     const ops: OpView[] = [];
     const off = this.ops.ledger.onOp((record, output) => {
       const patched = applyPatches(this.active, record, output);
-      const copy = new Tensor({ dtype: "f32", shape: output.shape, data: output.f32.slice(), name: output.name });
-      ops.push({ index: ops.length, record, output: copy, patched });
+      ops.push({ index: ops.length, record, output: floats(output), patched });
     });
     try {
       const isPrompt = start < prompt.length;
       const run = { sequence: this.sequence, tokens, logits: end < prompt.length ? "none" : "last", prompt: isPrompt } as const;
-      const logits = forward(this.model, this.ops, makeBatch(cache, [run]));
+      const batch = makeBatch(cache, [run]);
+      const logits = forward(this.model, this.ops, batch);
       const choice = logits && this.ops.sample(logits, argmax);
       this.starts.push({ tokens, start });
       this.cursor = 0;
-      return { phase: isPrompt ? "prefill" : "decode", tokens, start, ops, logits: logits?.f32.slice(), choice };
+      return { phase: isPrompt ? "prefill" : "decode", tokens, start, ops, segment: batch.segments[0], logits: logits?.f32.slice(), choice };
     } finally {
       off();
     }
   }
+}
+
+/** A copy in ordinary memory; integers become the numbers that they stand for. */
+function floats(tensor: Tensor): Tensor {
+  const { dtype, shape, name } = tensor;
+  const data = dtype === "f32" ? tensor.f32.slice() : Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, (_, i) => tensor.at(i));
+  return f32(shape, data, name);
 }
 
 /** Bytes that a token's op outputs take, from above. */

@@ -118,13 +118,13 @@ export function heatMap(weights: Float32Array, { queries, keys, start }: Pick<At
 }
 
 /** One query's strongest keys, in their order, with bars. */
-export function keyBars(weights: Float32Array, label: (position: number) => string, width: number, most = 12): string[] {
+export function keyBars(weights: Float32Array, position: (key: number) => number, label: (position: number) => string, width: number, most = 12): string[] {
   const strongest = Array.from(weights.keys())
     .sort((a, b) => weights[b] - weights[a])
     .slice(0, most)
     .sort((a, b) => a - b);
   const room = Math.max(4, Math.min(40, width - 25));
-  const lines = strongest.map((key) => `${String(key).padStart(4)} ${label(key).slice(0, 10).padEnd(10)} ${percent(weights[key]).padStart(7)} ${bar(weights[key], room)}`);
+  const lines = strongest.map((key) => `${String(position(key)).padStart(4)} ${label(position(key)).slice(0, 10).padEnd(10)} ${percent(weights[key]).padStart(7)} ${bar(weights[key], room)}`);
   const rest = weights.length - strongest.length;
   if (rest > 0) lines.push(`the other ${count(rest)} keys: ${percent(1 - strongest.reduce((sum, key) => sum + weights[key], 0))}`);
   return lines;
