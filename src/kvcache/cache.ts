@@ -55,6 +55,12 @@ export interface KvCacheStats {
   readonly bytesAllocated: number;
 }
 
+/** Most pages that a sequence of `length` positions holds when it is fed at most `chunk` tokens at a time. */
+export function pagesFor(window: AttentionWindow | undefined, length: number, chunk: number): number {
+  const all = Math.ceil(length / PAGE_SIZE);
+  return window ? Math.min(all, Math.ceil(window.sinks / PAGE_SIZE) + Math.ceil((window.size + chunk) / PAGE_SIZE) + 1) : all;
+}
+
 /** All pages are in use. Nothing was changed. */
 export class KvCacheFullError extends Error {
   override readonly name = "KvCacheFullError";
@@ -191,10 +197,7 @@ export class KvCache {
 
   /** Most pages that a sequence of `length` positions holds when it is fed at most `chunk` tokens at a time. */
   pagesFor(length: number, chunk: number): number {
-    const all = Math.ceil(length / PAGE_SIZE);
-    if (!this.window) return all;
-    const { size, sinks } = this.window;
-    return Math.min(all, Math.ceil(sinks / PAGE_SIZE) + Math.ceil((size + chunk) / PAGE_SIZE) + 1);
+    return pagesFor(this.window, length, chunk);
   }
 
   /** Pages that can still be taken, cached ones among them. */

@@ -12,7 +12,7 @@ export interface GenerationTimings {
   ttftMs: number;
   /** Time per output token after the first, milliseconds; null with fewer than two tokens. */
   tpotMs: number | null;
-  /** Prompt tokens per second, from the first step that took some of them to the first generated token. */
+  /** Computed prompt tokens per second, from the first step that took some of them to the first generated token. */
   prefillTokensPerSecond: number | null;
   /** Generated tokens per second after the first. */
   decodeTokensPerSecond: number | null;
@@ -23,6 +23,8 @@ export interface GenerationResult {
   /** Generated ids, without the end token. */
   tokens: number[];
   promptTokens: number;
+  /** Prompt tokens that needed no computing: their keys and values came from the prefix index or from the session. */
+  cachedTokens: number;
   finishReason: FinishReason;
   seed: number;
   timings: GenerationTimings;
@@ -39,6 +41,8 @@ export interface GenerationInit {
   readonly sampler: Sampler;
   readonly stream: TokenStream;
   readonly signal?: AbortSignal;
+  /** Holds the prompt's first positions already. */
+  readonly sequence?: KvSequence;
   /** Called once, when the generation is over, however it ended. */
   readonly onEnd: (generation: Generation) => void;
 }
@@ -51,6 +55,7 @@ export class Generation implements AsyncIterable<string>, Scheduled {
   readonly prompt: readonly number[];
   readonly maxLength: number;
   fed = 0;
+  cached = 0;
   nextToken: number | undefined;
   sequence: KvSequence | undefined;
   /** Settles when the generation is over. */
@@ -74,6 +79,8 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     this.init = init;
     this.prompt = init.prompt;
     this.maxLength = Math.min(init.prompt.length + init.maxTokens, init.context);
+    this.sequence = init.sequence;
+    this.fed = this.cached = init.sequence?.length ?? 0;
     this.stops = stopMatcher(init.stop);
     this.result = new Promise((resolve, reject) => (this.settle = { resolve, reject }));
     this.result.catch(() => {}); // Whoever iterates sees the failure there; an unread `result` must not end the process.
@@ -94,6 +101,11 @@ export class Generation implements AsyncIterable<string>, Scheduled {
 
   get isOver(): boolean {
     return this.over;
+  }
+
+  /** Ids so far, without the end token. */
+  get generated(): readonly number[] {
+    return this.tokens;
   }
 
   /** The engine is about to run some of this request's tokens. */
@@ -152,7 +164,7 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     this.init.signal?.removeEventListener("abort", this.abort);
     this.init.onEnd(this);
     if (this.failure !== undefined) this.settle.reject(this.failure);
-    else this.settle.resolve({ text: this.text, tokens: this.tokens, promptTokens: this.prompt.length, finishReason, seed: this.init.seed, timings: this.timings() });
+    else this.settle.resolve({ text: this.text, tokens: this.tokens, promptTokens: this.prompt.length, cachedTokens: this.cached, finishReason, seed: this.init.seed, timings: this.timings() });
     this.wake();
   }
 
@@ -163,7 +175,7 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     return {
       ttftMs: this.firstMs === 0 ? 0 : this.firstMs - this.createdMs,
       tpotMs: later > 0 ? decodeMs / later : null,
-      prefillTokensPerSecond: prefillMs > 0 ? (this.prompt.length / prefillMs) * 1000 : null,
+      prefillTokensPerSecond: prefillMs > 0 ? ((this.prompt.length - this.cached) / prefillMs) * 1000 : null,
       decodeTokensPerSecond: later > 0 && decodeMs > 0 ? (later / decodeMs) * 1000 : null,
     };
   }

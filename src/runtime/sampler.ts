@@ -39,10 +39,11 @@ export function resolveSampling(params: SamplingParams): Required<SamplingParams
 /** Picks the next token from logits [vocabSize], given the tokens so far. Logits are left as they are. */
 export type Sampler = (logits: Float32Array, history: readonly number[]) => number;
 
-/** Order: repetition penalty, topK, topP, minP, temperature, draw. */
-export function createSampler(params: Required<SamplingParams>): Sampler {
+/** Order: repetition penalty, topK, topP, minP, temperature, draw. `drawn` random numbers of the seed's stream are used up already. */
+export function createSampler(params: Required<SamplingParams>, drawn = 0): Sampler {
   const { temperature, topK, topP, minP, repeatPenalty } = params;
   const uniform = random(params.seed);
+  for (let i = 0; i < drawn; i++) uniform();
   return (given, history) => {
     const logits = repeatPenalty === 1 ? given : penalise(given, history, repeatPenalty);
     if (temperature === 0) return argmax(logits);

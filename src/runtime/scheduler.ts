@@ -1,5 +1,4 @@
 import type { KvCache, KvSequence } from "../kvcache/cache.ts";
-import { PAGE_SIZE } from "../kvcache/cache.ts";
 import type { Run } from "../model/decoder.ts";
 
 /** A request as the scheduler sees it: a prompt to feed, then one token a step. */
@@ -7,11 +6,13 @@ export interface Scheduled {
   readonly prompt: readonly number[];
   /** Positions it may come to occupy. */
   readonly maxLength: number;
-  /** Prompt tokens already fed. */
+  /** Prompt tokens that are in the cache, or on their way. */
   fed: number;
+  /** Those of them that needed no computing: from the prefix index, or kept from an earlier generation. */
+  cached: number;
   /** The token to feed next, once the prompt is through. */
   nextToken: number | undefined;
-  /** Undefined while it waits. */
+  /** Undefined while it waits, unless it goes on with one that was kept. */
   sequence: KvSequence | undefined;
 }
 
@@ -62,9 +63,10 @@ export class Scheduler<R extends Scheduled> {
     for (const request of this.running) {
       const left = request.prompt.length - request.fed;
       if (left === 0 || budget <= 0) continue;
-      const take = Math.min(left, budget);
+      if (request.fed === 0) this.reuse(request);
+      const take = Math.min(request.prompt.length - request.fed, budget);
       const tokens = request.prompt.slice(request.fed, request.fed + take);
-      plan.push({ request, run: { sequence: request.sequence!, tokens, logits: take === left ? "last" : "none", prompt: true } });
+      plan.push({ request, run: { sequence: request.sequence!, tokens, logits: request.fed + take === request.prompt.length ? "last" : "none", prompt: true } });
       request.fed += take;
       budget -= take;
     }
@@ -73,18 +75,40 @@ export class Scheduler<R extends Scheduled> {
 
   /** Free pages that no running request may come to need. */
   get sparePages(): number {
-    return this.running.reduce((spare, { maxLength, sequence }) => spare - pagesFor(maxLength) + sequence!.pages.length, this.cache.freePages);
+    return this.running.reduce((spare, request) => spare - this.pagesToCome(request), this.cache.freePages);
+  }
+
+  /**
+   * Takes the pages of the last waiting request that goes on with kept ones, the first in line excepted; it will compute them again. For
+   * when nothing runs and the first one can't be admitted. False when there are none.
+   */
+  reclaim(): boolean {
+    const victim = this.waiting.findLast(({ sequence }, i) => i > 0 && sequence !== undefined);
+    if (!victim) return false;
+    this.cache.release(victim.sequence!);
+    victim.sequence = undefined;
+    victim.fed = victim.cached = 0;
+    return true;
   }
 
   private admit(): void {
     let spare = this.sparePages;
-    while (this.waiting.length > 0 && pagesFor(this.waiting[0].maxLength) <= spare) {
+    while (this.waiting.length > 0 && this.pagesToCome(this.waiting[0]) <= spare) {
       const request = this.waiting.shift()!;
-      spare -= pagesFor(request.maxLength);
-      request.sequence = this.cache.create();
+      spare -= this.pagesToCome(request);
+      request.sequence ??= this.cache.create();
       this.running.push(request);
     }
   }
-}
 
-const pagesFor = (length: number) => Math.ceil(length / PAGE_SIZE);
+  /** Begins with the pages that the prefix index has by now: an equal prompt may have been computed since the request was admitted. */
+  private reuse(request: R): void {
+    this.cache.release(request.sequence!);
+    request.sequence = this.cache.createFrom(request.prompt);
+    request.fed = request.cached = request.sequence.length;
+  }
+
+  private pagesToCome({ maxLength, sequence }: R): number {
+    return Math.max(0, this.cache.pagesFor(maxLength, this.tokenBudget) - (sequence?.pages.length ?? 0));
+  }
+}

@@ -19,7 +19,7 @@ interface Request extends Scheduled {
 function makeRequest(id: number, promptLength: number, wanted: number): Request {
   return {
     ...{ id, prompt: range(promptLength).map((i) => (id + i) % SMALL.vocabSize!), maxLength: promptLength + wanted },
-    ...{ fed: 0, nextToken: undefined, sequence: undefined, fedTokens: [], generated: 0, wanted, ends: 0 },
+    ...{ fed: 0, cached: 0, nextToken: undefined, sequence: undefined, fedTokens: [], generated: 0, wanted, ends: 0 },
   };
 }
 
