@@ -2,6 +2,7 @@ import { describe, expect, it } from "vitest";
 import { KvCache } from "../../src/kvcache/cache.ts";
 import { createModel, forward, makeBatch } from "../../src/model/decoder.ts";
 import { FormatError } from "../../src/model/formats/errors.ts";
+import type { GgufValue } from "../../src/model/formats/gguf-values.ts";
 import { readGguf } from "../../src/model/formats/gguf.ts";
 import { memorySource } from "../../src/model/formats/source.ts";
 import { loadWeights } from "../../src/model/load.ts";
@@ -93,6 +94,27 @@ function mutate(d: Dice, original: Uint8Array, header: number): Uint8Array {
   return bytes;
 }
 
+/** Any metadata value, or none at all. */
+function drawValue(d: Dice): GgufValue | undefined {
+  const number = () => d.pick([0, 1, 2, 3, 4, 8, 16, 32, 33, 40, 1000, 65536, 2 ** 32 - 1]);
+  const real = () => d.pick([0, -0, 1, -1, 1e-5, 0.5, 10000, 1e38, Number.NaN, Infinity, -Infinity]);
+  const text = () => d.pick(["", "llama", "qwen2", "gpt2", "linear", "yarn", "llama3", "a", "\u0000", "x".repeat(300)]);
+  const numbers = (draw: () => number) => range(d.pick([0, 1, 39, 40, 41])).map(draw);
+  return d.pick<() => GgufValue | undefined>([
+    () => undefined,
+    () => ({ type: "uint32", value: number() }),
+    () => ({ type: "uint64", value: d.pick([number(), 2n ** 60n]) }),
+    () => ({ type: "int32", value: -1 }),
+    () => ({ type: "float32", value: real() }),
+    () => ({ type: "float64", value: real() }),
+    () => ({ type: "bool", value: d.chance(0.5) }),
+    () => ({ type: "string", value: text() }),
+    () => ({ type: "array", itemType: "string", value: range(d.pick([0, 1, 39, 40, 41])).map((i) => `${text()}${d.chance(0.9) ? i : ""}`) }),
+    () => ({ type: "array", itemType: "float32", value: numbers(real) }),
+    () => ({ type: "array", itemType: "int32", value: numbers(() => d.between(-2, 9)) }),
+  ])();
+}
+
 /** Runs many mutations; what came out, counted. Fails with the seeds of those that ended in anything but a load or a FormatError. */
 function fuzz(from: number, count: number, attempt: (d: Dice) => string): Map<string, number> {
   const outcomes = new Map<string, number>();
@@ -121,6 +143,24 @@ describe("damaged GGUF files", () => {
 
   it.each(files)("end in a FormatError or in a model that runs: $type", ({ bytes, header }) => {
     const outcomes = fuzz(header, 800, (d) => outcome(mutate(d, bytes, header)));
+    expect(outcomes.size).toBeGreaterThan(50);
+    expect(outcomes.get("loaded")).toBeGreaterThan(20);
+  });
+
+  it("end likewise when any of its metadata is another value of any type", () => {
+    const plain = drawModel(1, TINY);
+    const keys = [...readGguf(memorySource("whole", files[0].bytes)).metadata.keys(), "llama.rope.scaling.type", "llama.rope.scaling.factor", "llama.rope.scale_linear", "tokenizer.ggml.add_space_prefix", "general.alignment"];
+    const outcomes = fuzz(0, 800, (d) => {
+      const metadata = Object.fromEntries(range(d.between(1, 3)).map(() => [d.pick(keys), drawValue(d)]));
+      let bytes: Uint8Array;
+      try {
+        bytes = ggufModel(plain, { metadata });
+      } catch (error) {
+        if (error instanceof RangeError) return "the writer refuses";
+        throw error;
+      }
+      return outcome(bytes);
+    });
     expect(outcomes.size).toBeGreaterThan(50);
     expect(outcomes.get("loaded")).toBeGreaterThan(20);
   });
