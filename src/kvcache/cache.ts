@@ -215,6 +215,11 @@ export class KvCache {
     return this.pool.pageBytes;
   }
 
+  /** Bytes that a position takes, keys and values, all layers, scales included. */
+  get bytesPerToken(): number {
+    return this.pageBytes / PAGE_SIZE;
+  }
+
   /** Bytes of the pages in use, a shared page counted once. */
   get bytesInUse(): number {
     return this.usedPages * this.pageBytes;
@@ -224,7 +229,7 @@ export class KvCache {
     const { used, shared, cached, allocated, pageBytes, maxPages } = this.pool;
     const free = maxPages - used - cached;
     return {
-      ...{ pages: maxPages, used, shared, cached, free, allocated, pageBytes, bytesPerToken: pageBytes / PAGE_SIZE },
+      ...{ pages: maxPages, used, shared, cached, free, allocated, pageBytes, bytesPerToken: this.bytesPerToken },
       ...{ bytesInUse: used * pageBytes, bytesShared: shared * pageBytes, bytesCached: cached * pageBytes },
       ...{ bytesFree: free * pageBytes, bytesAllocated: allocated * pageBytes },
     };

@@ -1,4 +1,5 @@
 import { KvCache, PAGE_SIZE } from "../kvcache/cache.ts";
+import type { KvFormats } from "../kvcache/format.ts";
 import { forward, makeBatch, type Model } from "../model/decoder.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import { Ledger } from "../tensor/ledger.ts";
@@ -14,6 +15,8 @@ export interface BenchOptions {
   readonly attention: AttentionMethod;
   /** Default f32. */
   readonly activations?: ActivationFormat;
+  /** Default f32. */
+  readonly kv?: KvFormats;
   /** Prompt tokens in one step. */
   readonly chunk: number;
   readonly onProgress?: (done: string) => void;
@@ -25,6 +28,8 @@ export interface BenchResult {
   decode: { tokensPerSecond: number | null; gbPerSecond: number | null };
   /** Bytes read by one decode step, averaged over the run. */
   bytesPerDecodeStep: number;
+  /** Bytes that a position takes in the KV cache. */
+  kvBytesPerToken: number;
   breakdown: ReturnType<typeof breakdown>;
 }
 
@@ -36,7 +41,7 @@ export function bench(model: Model, kernels: Kernels, options: BenchOptions): Be
   const prefillMs: number[] = [];
   const decodeMs: number[] = [];
   const costsOnly = kernels.name === "shapes";
-  const cache = new KvCache(kernels, model.config, Math.ceil((promptTokens + tokens) / PAGE_SIZE));
+  const cache = new KvCache(kernels, model.config, Math.ceil((promptTokens + tokens) / PAGE_SIZE), { kv: options.kv });
   const ledger = new Ledger(false, { timing: !costsOnly });
   const ops = new Ops(kernels, ledger, options.attention, options.activations);
   for (let round = 0; !costsOnly && round < repeat; round++) {
@@ -56,6 +61,7 @@ export function bench(model: Model, kernels: Kernels, options: BenchOptions): Be
     prefill: { tokensPerSecond: rate(promptTokens, prefillMs) },
     decode: { tokensPerSecond: decodeRate, gbPerSecond: decodeRate === null ? null : (decodeRate * bytesPerDecodeStep) / 1e9 },
     bytesPerDecodeStep,
+    kvBytesPerToken: cache.bytesPerToken,
     breakdown: costs,
   };
 }

@@ -1,3 +1,4 @@
+import { describeFormats } from "../../kvcache/format.ts";
 import { createModel, type Model } from "../../model/decoder.ts";
 import { loadWeights } from "../../model/load.ts";
 import { parameterCount } from "../../model/config.ts";
@@ -10,7 +11,7 @@ import { BACKENDS, createKernels } from "../backend.ts";
 import { bench as measure } from "../bench.ts";
 import { count, formatBytes, phaseTable } from "../report.ts";
 import { resolveSchemes, type SchemeOptions } from "../schemes.ts";
-import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
 export const bench: Command = {
@@ -19,6 +20,7 @@ export const bench: Command = {
   options: {
     shape: { type: "string", value: "NAME", help: Object.keys(SHAPES).join(", ") },
     ...MODEL_OPTIONS,
+    ...KV_OPTIONS,
     ...SCHEME_OPTIONS,
     weights: { ...SCHEME_OPTIONS.weights, help: `${SCHEME_OPTIONS.weights.help}; with --shape f32, int8 (default) or int4` },
     "prompt-tokens": { type: "string", value: "P", help: "prompt length (default 64)" },
@@ -33,6 +35,7 @@ export const bench: Command = {
     const tokens = number(values, "tokens", { integer: true, min: 1 }, 32);
     const repeat = number(values, "repeat", { integer: true, min: 1 }, 3);
     const attention = choice(values, "attention", ["tiled", "naive"] as const, "tiled");
+    const kv = kvFrom(values);
     const backend = choice(values, "backend", [...BACKENDS, "shapes"] as const, "auto");
     if (text(values, "shape") !== undefined && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
     const bySource = text(values, "shape") === undefined ? values : { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") };
@@ -44,17 +47,17 @@ export const bench: Command = {
       throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);
     }
     const onProgress = io.interactive ? (done: string) => io.err(`\r\x1b[K${done}`) : undefined;
-    const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, activations, chunk: 256, onProgress });
+    const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, activations, kv, chunk: 256, onProgress });
     if (io.interactive) io.err("\r\x1b[K");
     kernels.close();
 
-    const { bytesPerDecodeStep, ...speeds } = result;
-    const facts = { backend: kernels.name, threads: 1, model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep } };
+    const { bytesPerDecodeStep, kvBytesPerToken, ...speeds } = result;
+    const facts = { backend: kernels.name, threads: 1, model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep }, kv: { ...kv, bytesPerToken: kvBytesPerToken } };
     if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, ...speeds }, null, 2)}\n`);
     const { prefill, decode, breakdown } = speeds;
     const lines = [
       `${model.config.name}: ${count(parameters)} parameters, ${formatBytes(facts.model.bytes)}, ${kernels.name} kernels`,
-      `one decode step reads ${formatBytes(bytesPerDecodeStep)}`,
+      `one decode step reads ${formatBytes(bytesPerDecodeStep)}; a token takes ${formatBytes(kvBytesPerToken)} of KV cache (${describeFormats(kv)})`,
       ...(prefill.tokensPerSecond === null ? [] : [`prefill of ${promptTokens}: ${count(prefill.tokensPerSecond)} tokens/s`]),
       ...(decode.tokensPerSecond === null ? [] : [`decode of ${tokens}: ${count(decode.tokensPerSecond)} tokens/s, ${decode.gbPerSecond!.toFixed(2)} GB/s`]),
       ...(["prefill", "decode"] as const).flatMap((phase) => (breakdown[phase] ? ["", ...phaseTable(phase, breakdown[phase], io)] : [])),

@@ -1,4 +1,5 @@
 import type { Engine, EngineOptions } from "../engine.ts";
+import { KV_FORMATS, type KvFormat, type KvFormats } from "../../kvcache/format.ts";
 import type { ByteSource } from "../../model/formats/source.ts";
 import { parseCalibration } from "../../quant/calibration.ts";
 import { WEIGHT_SCHEMES } from "../../quant/scheme.ts";
@@ -133,10 +134,18 @@ export const SCHEME_OPTIONS = {
   calibration: { type: "string", value: "PATH", help: "what run.ts calibrate wrote: for int4:awq, static activations, SmoothQuant, pruning by activation" },
 } as const;
 
+/** How the KV cache stores keys and values. */
+export const KV_OPTIONS = {
+  kv: { type: "string", value: "FORMAT", help: "f32 (default), int8 or int4 keys and values in the KV cache, or one for each: k=int8,v=int4" },
+} as const;
+
 export const ENGINE_OPTIONS = {
   context: { type: "string", value: "N", help: "positions that a sequence may take (default: the model's own, at most 4096)" },
   backend: { type: "string", value: "NAME", help: "auto (default) or scalar" },
   attention: { type: "string", value: "NAME", help: "tiled (default) or naive, the textbook's" },
+  ...KV_OPTIONS,
+  window: { type: "string", value: "N", help: "attention sees the last N positions and the sinks: endless generation in fixed memory" },
+  sinks: { type: "string", value: "M", help: "first positions that stay visible with --window (default 4)" },
   ...SCHEME_OPTIONS,
 } as const;
 
@@ -151,6 +160,18 @@ export async function schemesFrom(values: Values, io: Io): Promise<SchemeOptions
     activations: choice(values, "activations", ACTIVATIONS, "f32"),
     calibration: path === undefined ? undefined : parseCalibration(path, await io.readText(path)),
   };
+}
+
+/** The formats of keys and values. @throws UsageError. */
+export function kvFrom(values: Values): KvFormats {
+  const given = text(values, "kv") ?? "f32";
+  const parts = given.includes("=") ? given.split(",").map((part) => part.split("=")) : [["k", given], ["v", given]];
+  const formats: Record<string, string> = Object.fromEntries(parts);
+  const isFormat = (name: string): name is KvFormat => KV_FORMATS.some((one) => one === name);
+  const { k = "f32", v = "f32", ...others } = formats;
+  const once = Object.keys(formats).length === parts.length && Object.keys(others).length === 0;
+  if (once && isFormat(k) && isFormat(v)) return { k, v };
+  throw new UsageError(`--kv: expected one of ${KV_FORMATS.join(", ")}, or k=FORMAT,v=FORMAT, found ${JSON.stringify(given)}`);
 }
 
 /** A prompt given in one of the three ways, or undefined. @throws UsageError when it is given twice. */
@@ -176,6 +197,9 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
     backend: choice(values, "backend", BACKENDS, "auto"),
     attention: choice(values, "attention", ["tiled", "naive"] as const, "tiled"),
     context: number(values, "context", { integer: true, min: 2 }),
+    kv: kvFrom(values),
+    window: number(values, "window", { integer: true, min: 1 }),
+    sinks: number(values, "sinks", { integer: true, min: 0 }),
     onProgress: (share) => {
       const percent = Math.floor(share * 100);
       if (!io.interactive || percent === shown) return;

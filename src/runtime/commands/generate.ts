@@ -2,7 +2,8 @@ import type { GenerationResult } from "../generation.ts";
 import type { Engine } from "../engine.ts";
 import { describeRun } from "../report.ts";
 import { chromeTrace } from "../trace.ts";
-import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, promptFrom, PROMPT_OPTIONS, text, texts, type Values } from "./command.ts";
+import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, type OutputFile, promptFrom, PROMPT_OPTIONS, text, texts, type Values } from "./command.ts";
+import { SESSION_OPTIONS, sessionFile, sessionFrom } from "./sessions.ts";
 
 /** How the shipped model's stories begin when nobody says otherwise. */
 const DEFAULT_PROMPT = "Once upon a time";
@@ -22,6 +23,7 @@ export const generate: Command = {
     seed: { type: "string", value: "N", help: "same seed, same text (default: a new one each time)" },
     stop: { type: "string", multiple: true, value: "TEXT", help: "end at this text; may be repeated" },
     ...ENGINE_OPTIONS,
+    ...SESSION_OPTIONS,
     "no-breakdown": { type: "boolean", help: "only the text" },
     trace: { type: "string", value: "PATH", help: "write every op as a Chrome trace, for ui.perfetto.dev" },
     ...JSON_OPTION,
@@ -31,11 +33,15 @@ export const generate: Command = {
     const tracePath = text(values, "trace");
     const params = generateParams(values);
     const given = await promptFrom(values, io);
-    const prompt = given ?? DEFAULT_PROMPT;
+    const prompt = given ?? (text(values, "resume") === undefined ? DEFAULT_PROMPT : []);
     const engine = await loadEngine(values, io, { ledger: { records: tracePath !== undefined } });
-    const trace = tracePath === undefined ? undefined : io.createFile(tracePath);
+    let trace: OutputFile | undefined;
+    let saved: OutputFile | undefined;
     try {
-      const generation = engine.generate(prompt, params);
+      trace = tracePath === undefined ? undefined : io.createFile(tracePath);
+      const session = sessionFrom(values, io, engine);
+      saved = sessionFile(values, io);
+      const generation = engine.generate(prompt, { ...params, session });
       io.interrupted.addEventListener("abort", () => generation.cancel());
       if (!json && typeof prompt === "string") await io.out(io.color ? `\x1b[2m${prompt}\x1b[22m` : prompt);
       for await (const piece of generation) if (!json) await io.out(piece);
@@ -46,7 +52,12 @@ export const generate: Command = {
         trace.write(JSON.stringify(chromeTrace(engine.ledger.records)));
         trace.commit();
       }
+      if (saved && session) {
+        saved.write(session.save());
+        saved.commit();
+      }
     } finally {
+      saved?.discard();
       trace?.discard();
       engine.close();
     }
@@ -66,6 +77,7 @@ function generateParams(values: Values) {
   };
 }
 
-function toJson(engine: Engine, { text, tokens, promptTokens, finishReason, seed, timings }: GenerationResult) {
-  return { text, tokens, promptTokens, finishReason, seed, backend: engine.backend, timings: { loadMs: engine.loadMs, ...timings }, breakdown: engine.breakdown() };
+function toJson(engine: Engine, { timings, ...result }: GenerationResult) {
+  const kv = { ...engine.cache.formats, ...engine.cache.stats() };
+  return { ...result, backend: engine.backend, timings: { loadMs: engine.loadMs, ...timings }, kv, breakdown: engine.breakdown() };
 }
