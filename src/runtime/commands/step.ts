@@ -1,9 +1,7 @@
-import type { Hardware } from "../hardware/hardware.ts";
-import { unknownName } from "../hardware/nearest.ts";
-import { HARDWARE, HARDWARE_NAMES } from "../hardware/profiles.ts";
 import { measureMachine } from "../stepper/machine.ts";
 import { runSession } from "../stepper/session.ts";
 import { type Command, ENGINE_OPTIONS, loadEngine, MODEL_OPTIONS, promptFrom, PROMPT_OPTIONS, text, UsageError } from "./command.ts";
+import { oneDevice } from "./hardware-options.ts";
 
 const DEFAULT_PROMPT = "Once upon a time";
 
@@ -14,11 +12,11 @@ export const step: Command = {
     ...MODEL_OPTIONS,
     ...PROMPT_OPTIONS,
     ...ENGINE_OPTIONS,
-    hw: { type: "string", value: "NAME", help: "the machine whose roofline cost shows (default: this one, measured)" },
+    hw: { type: "string", value: "DEVICE", help: "the machine, or FILE.json, whose roofline cost shows (default: this one, measured)" },
   },
   async run(values, io) {
     if (text(values, "prompt-file") === "-") throw new UsageError("--prompt-file: expected a file, found -: standard input is for the session's commands");
-    const named = hardwareNamed(text(values, "hw"));
+    const named = text(values, "hw") === undefined ? undefined : await oneDevice(values, io);
     const prompt = (await promptFrom(values, io)) ?? DEFAULT_PROMPT;
     const engine = await loadEngine(values, io);
     try {
@@ -31,10 +29,3 @@ export const step: Command = {
     }
   },
 };
-
-function hardwareNamed(name: string | undefined): Hardware | undefined {
-  if (name === undefined) return undefined;
-  const found = HARDWARE.find((one) => one.name === name.toLowerCase());
-  if (!found) throw new UsageError(`--hw: ${unknownName(name, HARDWARE_NAMES)}`);
-  return found;
-}
