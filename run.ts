@@ -4,16 +4,19 @@ import { parseArgs } from "node:util";
 import { bench } from "./src/runtime/commands/bench.ts";
 import { breakdown } from "./src/runtime/commands/breakdown.ts";
 import { type Command, UsageError } from "./src/runtime/commands/command.ts";
+import { calibrate } from "./src/runtime/commands/calibrate.ts";
+import { evaluate } from "./src/runtime/commands/eval.ts";
 import { generate } from "./src/runtime/commands/generate.ts";
 import { inspect } from "./src/runtime/commands/inspect.ts";
 import { logits } from "./src/runtime/commands/logits.ts";
+import { plan } from "./src/runtime/commands/plan.ts";
 import { project } from "./src/runtime/commands/project.ts";
 import { quantize } from "./src/runtime/commands/quantize.ts";
 import { step } from "./src/runtime/commands/step.ts";
 import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, bench, breakdown, project, quantize];
+const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, bench, breakdown, project, plan, quantize, calibrate, evaluate];
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();

@@ -219,6 +219,25 @@ export class Engine {
   }
 
   /**
+   * Feeds tokens, the last `steps` of them one at a time, as if they had been generated.
+   * @returns milliseconds that those steps took. @throws KvCacheFullError when generations run and hold too many pages.
+   */
+  replay(tokens: readonly number[], steps: number): number {
+    const sequence = this.cache.create();
+    const feed = (part: readonly number[], prompt: boolean) =>
+      forward(this.model, this.ops, makeBatch(this.cache, [{ sequence, tokens: part, logits: prompt ? "none" : "last", prompt }]));
+    try {
+      const split = tokens.length - steps;
+      for (let at = 0; at < split; at += LOGITS_CHUNK) feed(tokens.slice(at, Math.min(at + LOGITS_CHUNK, split)), true);
+      const started = performance.now();
+      for (const token of tokens.slice(split)) feed([token], false);
+      return performance.now() - started;
+    } finally {
+      this.cache.release(sequence);
+    }
+  }
+
+  /**
    * A debugger for tokens: runs the decoder over a prompt, op by op, with every intermediate tensor to look at and to change. It takes pages
    * of the engine's KV cache until it is closed.
    * @throws RangeError as `generate` does for a prompt.

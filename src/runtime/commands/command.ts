@@ -192,7 +192,6 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
   let shown = -1;
   const engine = await Engine.load(io.openFile(path), {
     ...(await schemesFrom(values, io)),
-    ...options,
     tokenizer: tokenizer === undefined ? undefined : io.openFile(tokenizer),
     backend: choice(values, "backend", BACKENDS, "auto"),
     attention: choice(values, "attention", ["tiled", "naive"] as const, "tiled"),
@@ -206,6 +205,7 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
       shown = percent;
       io.err(`\rloading ${path} ${percent} %`);
     },
+    ...options,
   });
   if (shown >= 0) io.err("\r\x1b[K");
   return engine;
