@@ -13,8 +13,8 @@ export interface ShareOptions extends RoofOptions {
 }
 
 /** Every step of a workload, prompts first. */
-export function traceAll(on: Traced, workload: Workload): Steps[] {
-  return [...tracePrefill(on, workload), ...traceDecodes(on, workload)];
+export function traceAll(on: Traced, workload: Workload, ranges?: number): Steps[] {
+  return [...tracePrefill(on, workload), ...traceDecodes(on, workload, ranges)];
 }
 
 export function sharesOf(steps: readonly Steps[], { counting, hardware, ...roof }: ShareOptions): Share[] {
@@ -43,8 +43,8 @@ export interface SearchSpace {
   readonly ratios: readonly number[];
 }
 
-export const PROMPTS: readonly number[] = [4, 5, 6, 8, 16, 32, 64, 128, 256, 512];
-export const RATIOS: readonly number[] = [0.25, 0.5, 1, 2, 4, 5, 6, 6.5, 7, 8, 16];
+export const PROMPTS: readonly number[] = [4, 8, 16, 32, 64, 128, 256, 512];
+export const RATIOS: readonly number[] = [0.5, 1, 2, 4, 6, 6.5, 8, 16];
 
 /**
  * Every workload of the space that fits the model's context, at batch 1: both ways of attention (naive attention's products counted as
@@ -60,7 +60,7 @@ export function searchShares({ shapes, hardware, formats, prompts, ratios }: Sea
           const tokens = Math.round(promptTokens * ratio);
           if (promptTokens + tokens > named.config.contextLength) continue;
           const workload = { batch: 1, promptTokens, tokens };
-          const steps = traceAll(on, workload);
+          const steps = traceAll(on, workload, 1);
           for (const device of hardware) {
             for (const launch of device.launchUs === undefined ? [false] : [true, false]) {
               const shares = summary(sharesOf(steps, { hardware: device, launch, counting: attention === "naive" ? "products" : "attention" }));

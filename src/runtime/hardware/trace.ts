@@ -115,14 +115,14 @@ const RANGES = 4;
  * Every decode step of a workload. Flops and bytes of an op are linear in the context, so the steps at both ends of a range, each
  * counted for half of it, give its exact sums; only a time that changes from one bound to the other within a range is rounded up.
  */
-export function traceDecodes(on: Traced, { batch, promptTokens, tokens }: Workload): Steps[] {
-  if (tokens <= 2 * RANGES) {
+export function traceDecodes(on: Traced, { batch, promptTokens, tokens }: Workload, ranges = RANGES): Steps[] {
+  if (tokens <= 2 * ranges) {
     return Array.from({ length: tokens }, (_, i) => ({ records: traceDecode(on, batch, promptTokens + 1 + i), count: 1 }));
   }
   const steps: Steps[] = [];
-  for (let range = 0; range < RANGES; range++) {
-    const first = Math.floor((tokens * range) / RANGES);
-    const end = Math.floor((tokens * (range + 1)) / RANGES);
+  for (let range = 0; range < ranges; range++) {
+    const first = Math.floor((tokens * range) / ranges);
+    const end = Math.floor((tokens * (range + 1)) / ranges);
     for (const at of [first, end - 1]) steps.push({ records: traceDecode(on, batch, promptTokens + 1 + at), count: (end - first) / 2 });
   }
   return steps;
