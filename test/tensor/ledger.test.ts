@@ -267,28 +267,47 @@ function exercise(on: Bench, seed = 1): void {
   }
 }
 
+/** Sums over records, one record after the other. */
+function recount(records: readonly OpRecord[]): Total[] {
+  const totals = new Map<string, Total>();
+  for (const { phase, layer, name, kind, flops, read, written, ns } of records) {
+    const key = `${phase}/${layer}/${kind}/${name}`;
+    const none = (): Traffic => ({ weights: 0, kv: 0, activations: 0 });
+    const total = totals.get(key) ?? { phase, layer, name, kind, calls: 0, flops: 0, read: none(), written: none(), ns: 0 };
+    totals.set(key, total);
+    total.calls++;
+    total.flops += flops;
+    total.ns += ns;
+    for (const what of ["weights", "kv", "activations"] as const) {
+      total.read[what] += read[what];
+      total.written[what] += written[what];
+    }
+  }
+  return [...totals.values()];
+}
+
 describe("sums", () => {
   it("the sum over ops is the step, and totals are a recount of the records", () => {
     for (const seed of range(5)) {
-      const on = smallBench(seed, {}, { ledger: recording() });
+      const on = smallBench(seed, {}, { ledger: recording(), attention: seed % 2 === 0 ? "tiled" : "naive" });
       exercise(on, seed);
-      const recount = new Map<string, Total>();
-      for (const { phase, layer, name, kind, flops, read, written, ns } of on.ledger.records) {
-        const key = `${phase}/${layer}/${kind}/${name}`;
-        const none = (): Traffic => ({ weights: 0, kv: 0, activations: 0 });
-        const total = recount.get(key) ?? { phase, layer, name, kind, calls: 0, flops: 0, read: none(), written: none(), ns: 0 };
-        recount.set(key, total);
-        total.calls++;
-        total.flops += flops;
-        total.ns += ns;
-        for (const what of ["weights", "kv", "activations"] as const) {
-          total.read[what] += read[what];
-          total.written[what] += written[what];
-        }
-      }
-      expect(on.ledger.totals()).toEqual([...recount.values()]);
+      expect(on.ledger.totals()).toEqual(recount(on.ledger.records));
       expect(on.ledger.step).toBe(Math.max(...on.ledger.records.map((r) => r.step)));
     }
+  });
+
+  it("whatever the ops, and in whatever order they come", () => {
+    const d = dice(1);
+    const ledger = recording();
+    for (let i = 0; i < 3000; i++) {
+      if (i % 7 === 0) ledger.begin(d.pick(["prefill", "decode", "mixed"]));
+      ledger.layer = d.between(-1, 1);
+      const number = () => d.below(1000);
+      const cost = { kind: d.pick(["gemv", "norm"] as const), m: 1, n: 1, k: 1, dtype: "f32", flops: number(), readWeights: number(), readKv: number(), readActivations: number() };
+      ledger.write(d.pick(["a", "b"]), { ...cost, writtenKv: number(), writtenActivations: number() }, f32([1]), 0);
+    }
+    expect(ledger.records.length).toBe(3000);
+    expect(ledger.totals()).toEqual(recount(ledger.records));
   });
 
   it("timed totals add up to the records' own times", () => {
