@@ -1,10 +1,13 @@
 import { configFromGguf } from "./architectures.ts";
 import { type ModelConfig, validateConfig } from "./config.ts";
 import { FormatError } from "./formats/errors.ts";
+import { isFolder, type ModelFolder } from "./formats/folder.ts";
 import { readGguf } from "./formats/gguf.ts";
 import type { GgufValue } from "./formats/gguf-values.ts";
+import { openHuggingFace } from "./formats/huggingface.ts";
 import { readLlama2c, readLlama2cTokenizer } from "./formats/llama2c.ts";
 import type { ByteSource, TensorInfo } from "./formats/source.ts";
+import { specialTokenMetadata, tokenizerFromFolder } from "./tokenizer/from-folder.ts";
 import { tokenizerFromGguf } from "./tokenizer/from-gguf.ts";
 import { tokenizerFromLlama2c } from "./tokenizer/spm.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
@@ -23,10 +26,11 @@ export interface ModelFile {
 const GGUF_MAGIC = [0x47, 0x47, 0x55, 0x46];
 
 /**
- * Reads the header of a GGUF file, or of a llama2.c checkpoint, whose tokenizer is a file of its own.
- * @throws FormatError when the file is neither, is damaged, or its tokenizer does not fit it.
+ * Reads the header of a GGUF file, of a Hugging Face folder's files, or of a llama2.c checkpoint, whose tokenizer is a file of its own.
+ * @throws FormatError when it is none of these, is damaged, or its tokenizer does not fit it.
  */
 export function openModel(source: ByteSource, tokenizerSource?: ByteSource): ModelFile {
+  if (isFolder(source)) return openFolder(source, tokenizerSource);
   const magic = new Uint8Array(Math.min(4, source.size));
   source.read(0, magic);
   const isGguf = magic.length === 4 && GGUF_MAGIC.every((byte, i) => byte === magic[i]);
@@ -39,6 +43,20 @@ function openGguf(source: ByteSource, tokenizerSource?: ByteSource): ModelFile {
   const config = configFromGguf(file);
   const tokenizer = fitting(source.name, tokenizerFromGguf(file), config.vocabSize);
   return { source, format: `GGUF v${file.version}`, metadata: file.metadata, config, tensors: file.tensors, tokenizer };
+}
+
+function openFolder(folder: ModelFolder, tokenizerSource?: ByteSource): ModelFile {
+  if (tokenizerSource) throw new FormatError(folder.name, `a Hugging Face folder brings its own tokenizer, found another in ${tokenizerSource.name}`);
+  const model = openHuggingFace(folder);
+  try {
+    const config = configFromGguf(model);
+    const own = tokenizerFromFolder(folder, model);
+    const metadata = new Map([...model.metadata, ...specialTokenMetadata(own)]);
+    return { source: model.source, format: "Hugging Face folder", metadata, config, tensors: model.tensors, tokenizer: own.tokenizer };
+  } catch (error) {
+    model.source.close();
+    throw error;
+  }
 }
 
 function openLlama2c(source: ByteSource, tokenizerSource?: ByteSource): ModelFile {

@@ -1,5 +1,7 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { join } from "node:path";
 import { FormatError } from "../model/formats/errors.ts";
+import { modelFolder, type ModelFolder } from "../model/formats/folder.ts";
 import { checkRange, type ByteSource } from "../model/formats/source.ts";
 
 const DIRECTORY = "this is a directory, expected a file";
@@ -52,6 +54,17 @@ export function openFile(path: string): ByteSource {
     },
   };
   return source;
+}
+
+/** A model's file, or the folder of a Hugging Face model. @throws FormatError as `openFile`. */
+export function openFileOrFolder(path: string): ByteSource | ModelFolder {
+  const isThere = (at: string) => statSync(at, { throwIfNoEntry: false });
+  try {
+    if (!isThere(path)?.isDirectory()) return openFile(path);
+  } catch {
+    return openFile(path);
+  }
+  return modelFolder(path, (file) => (isThere(join(path, file)) ? openFile(join(path, file)) : undefined));
 }
 
 /** Looks before it opens: opening a pipe would wait for a writer. */

@@ -1,5 +1,6 @@
 import { FormatError, quote } from "../formats/errors.ts";
 import { buildTokenizer } from "./build.ts";
+import { BYTE_CHARACTERS, CHARACTER_BYTES } from "./byte-characters.ts";
 import { cachedFind, symbolMerger } from "./merge.ts";
 import { words as cutWords, type PreTokenizer } from "./pretokenize.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -103,18 +104,6 @@ function wordEncoder({ tokens, ids, source }: Vocabulary, lines: readonly string
     }
     return out;
   };
-}
-
-/** By byte: itself where it is a printable Latin-1 character, else the next free character from U+0100 on. */
-const BYTE_CHARACTERS: readonly string[] = byteCharacters();
-const CHARACTER_BYTES: ReadonlyMap<string, number> = new Map(BYTE_CHARACTERS.map((character, byte) => [character, byte]));
-
-function byteCharacters(): string[] {
-  let free = 0x100;
-  return Array.from({ length: 256 }, (_, byte) => {
-    const printable = (byte > 0x20 && byte < 0x7f) || (byte > 0xa0 && byte !== 0xad);
-    return String.fromCharCode(printable ? byte : free++);
-  });
 }
 
 /** The bytes that a token's name spells; a character that stands for no byte stays itself. */

@@ -1,40 +1,11 @@
 import { FormatError, quote } from "../formats/errors.ts";
 import { getBool, getNumber, getNumbers, getString, getStrings, type HasMetadata } from "../formats/gguf-values.ts";
 import { bpeTokenizer } from "./bpe.ts";
+import { endIds, namedEnds } from "./ends.ts";
 import { PRE_TOKENIZERS } from "./pretokenize.ts";
 import { spmTokenizer } from "./spm.ts";
 import type { Tokenizer } from "./tokenizer.ts";
 import { TokenType } from "./vocabulary.ts";
-
-/** Tokens that end a generation in the vocabularies that have them: llama.cpp knows them by name, whatever the metadata says. */
-const END_NAMES: readonly string[] = [
-  "<|eot_id|>",
-  "<|eom_id|>",
-  "<|im_end|>",
-  "<|end|>",
-  "<|return|>",
-  "<|call|>",
-  "<|calls|>",
-  "<|flush|>",
-  "<end_of_turn>",
-  "<|endoftext|>",
-  "<|end_of_text|>",
-  "<EOT>",
-  "_<EOT>",
-  "<end_of_utterance>",
-  "<｜end▁of▁sentence｜>",
-  // Where one file or repository ends and the next begins, in vocabularies for code.
-  "<|fim_pad|>",
-  "<fim-pad>",
-  "<fim_pad>",
-  "<PAD>",
-  "<|fim_repo|>",
-  "<|repo_name|>",
-  "<fim-repo>",
-  "<REPO>",
-  "<reponame>",
-  "<|file_sep|>",
-];
 
 const END_KEYS: readonly string[] = ["eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep"];
 
@@ -91,19 +62,9 @@ function readCommon(file: HasMetadata) {
   const types = file.metadata.has("tokenizer.ggml.token_type")
     ? Uint8Array.from(getNumbers(file, "tokenizer.ggml.token_type"))
     : undefined;
-  const named = END_NAMES.flatMap((name) => {
-    const found = tokens.indexOf(name);
-    return found < 0 ? [] : [found];
-  });
+  const named = namedEnds(tokens);
   // Such a token is control, also where a file calls it something else.
   if (types !== undefined) for (const end of named) if (end < types.length) types[end] = TokenType.control;
   const given = END_KEYS.map(id).filter((end) => end !== undefined);
   return { tokens, types, bos: id("bos"), eos: endIds(tokens, [...given, ...named]), unk: id("unknown"), source: file.name };
-}
-
-/** In the vocabularies that have both a return and a call token (o200k_harmony, solar-open), "<|end|>" ends a message, not a generation. */
-function endIds(tokens: readonly string[], ids: readonly number[]): number[] {
-  const has = (...names: string[]): boolean => names.some((name) => ids.includes(tokens.indexOf(name)));
-  const endIsInner = has("<|call|>", "<|calls|>") && has("<|return|>", "<|flush|>");
-  return ids.filter((id) => !(endIsInner && tokens[id] === "<|end|>"));
 }
