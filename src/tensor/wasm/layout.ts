@@ -38,8 +38,8 @@ export const ACT16_MAX = 32639;
 export const ACT8_MAX = 127;
 
 /**
- * Tiles of 8 rows x 32 columns: 128 bytes for rows 0..3, 128 bytes for rows 4..7, then the 8 scales. Inside, 16 bytes hold 4 consecutive
- * columns of 4 rows: byte 4r + c. int4 holds 8 columns in 16 bytes: column c < 4 in the low nibble of byte 4r + c, column 4 + c in the high.
+ * Tiles of 8 rows x 32 columns, then their 8 scales. int8: for every 4 columns 16 bytes of rows 0..3 and 16 of rows 4..7, column c of row
+ * r at byte 4r + c. int4: the same for every 8 columns, column c < 4 in the low nibble of byte 4r + c, column 4 + c in the high.
  *
  * Scales are 16 bits where that is exact for the whole tensor ("half"), else f32. Half scales have f16's 10 bits of mantissa but an exponent
  * without subnormals: the bits of the f32 number scale * 2^-102, shifted right by 13. Every f16 number below 128 is representable

@@ -125,6 +125,7 @@ export const PLAIN = {
     add: v2(0xae),
     sub: v2(0xb1),
     mul: v2(0xb5),
+    max_s: v2(0xb8),
     dot_i16x8_s: v2(0xba),
     extadd_pairwise_i16x8_s: v1(0x7e),
     trunc_sat_f32x4_s: v1(0xf8),

@@ -125,19 +125,19 @@ function tilePacker(device: Device, flip: number, spec: WeightSpec): WeightPacke
   /** One row of whole groups: 8 words of 4 columns for int8, 4 words of canonical nibbles for int4. */
   const writeRow = (row: number, source: Int32Array, at: number): void => {
     const step = stride >> 2;
-    let to = (((row >> 3) * groups * stride + ((row >> 2) & 1) * (values / 2)) >> 2) + (row & 3);
+    let to = (((row >> 3) * groups * stride + ((row >> 2) & 1) * 16) >> 2) + (row & 3);
     if (format === "int8") {
       for (let group = 0; group < groups; group++, at += 8, to += step) {
-        for (let word = 0; word < 8; word++) target[to + 4 * word] = source[at + word] ^ flip;
+        for (let word = 0; word < 8; word++) target[to + 8 * word] = source[at + word] ^ flip;
       }
       return;
     }
     for (let group = 0; group < groups; group++, at += 4, to += step) {
       const [a, b, c, d] = [source[at], source[at + 1], source[at + 2], source[at + 3]];
       target[to] = (a & 0x0f0f0f0f) | ((b & 0x0f0f0f0f) << 4);
-      target[to + 4] = (c & 0x0f0f0f0f) | ((d & 0x0f0f0f0f) << 4);
-      target[to + 8] = ((a >>> 4) & 0x0f0f0f0f) | (b & 0xf0f0f0f0);
-      target[to + 12] = ((c >>> 4) & 0x0f0f0f0f) | (d & 0xf0f0f0f0);
+      target[to + 8] = (c & 0x0f0f0f0f) | ((d & 0x0f0f0f0f) << 4);
+      target[to + 16] = ((a >>> 4) & 0x0f0f0f0f) | (b & 0xf0f0f0f0);
+      target[to + 24] = ((c >>> 4) & 0x0f0f0f0f) | (d & 0xf0f0f0f0);
     }
   };
 

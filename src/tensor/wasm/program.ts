@@ -1,6 +1,5 @@
 import type { KernelOptions } from "./kernels/common.ts";
 import { emitAttention, emitKvWrite } from "./kernels/attention.ts";
-import { emitExp } from "./kernels/exp.ts";
 import { emitLinearF32 } from "./kernels/linear-f32.ts";
 import { emitLinear } from "./kernels/linear-quantised.ts";
 import { emitNorms, emitRope } from "./kernels/norm.ts";
@@ -30,7 +29,6 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
   const scratch = module.global("i32");
   const threadIndex = module.global("i32");
   const emitter = { ...options, module, scratch };
-  const exp = emitExp(module);
 
   for (const order of new Set([blockOrder(options, "int8"), blockOrder(options, "int4")])) emitQuantise(emitter, `quantise_${order}`, order);
   for (const format of ["int8", "int4"] as const) {
@@ -45,10 +43,10 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
   emitCopy(emitter);
   emitNorms(emitter);
   emitRope(emitter);
-  emitPointwise(emitter, exp);
-  emitSoftmax(emitter, exp);
+  emitPointwise(emitter);
+  emitSoftmax(emitter);
   emitLogits(emitter);
-  emitAttention(emitter, exp, threadIndex);
+  emitAttention(emitter, threadIndex);
   emitKvWrite(emitter);
   emitReadBandwidth(emitter);
   emitPool(module, scratch, threadIndex, memory.shared);

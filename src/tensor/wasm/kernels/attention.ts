@@ -34,11 +34,11 @@ export const stateBytes = (headDim: number): number => STATE_MIX + Math.ceil(hea
 /** Scratch of one thread: scores of two queries, a block's two states and the states of `queries` queries. */
 export const attentionScratch = (headDim: number, queries: number): number => 2 * SCORE_BYTES + (2 + queries) * stateBytes(headDim);
 
-export function emitAttention(emitter: Emitter, exp: Func, threadIndex: I32): void {
+export function emitAttention(emitter: Emitter, threadIndex: I32): void {
   const { module } = emitter;
-  const merge = emitMerge(emitter, exp);
-  const single = emitBlock(emitter, exp, 1);
-  const double = emitBlock(emitter, exp, 2);
+  const merge = emitMerge(emitter);
+  const single = emitBlock(emitter, 1);
+  const double = emitBlock(emitter, 2);
 
   const finish = module.func("attention_finish", ["i32", "i32", "i32"], undefined, (out, state, headDim) => {
     const sum = local("f32", f32.load(state, 4));
@@ -141,10 +141,10 @@ export function emitAttention(emitter: Emitter, exp: Func, threadIndex: I32): vo
 }
 
 /** state = state and block together: both rescaled to the larger maximum. */
-function emitMerge({ module }: Emitter, exp: Func): Func {
+function emitMerge({ module }: Emitter): Func {
   return module.func("attention_add_block", ["i32", "i32", "i32"], undefined, (state, made, headDim) => {
     const max = local("f32", f32.max(f32.load(state), f32.load(made)));
-    const factor = (of: I32) => expOf(exp, f32x4.splat(f32.sub(f32.load(of), max)));
+    const factor = (of: I32) => expOf(f32x4.splat(f32.sub(f32.load(of), max)));
     const [mine, theirs] = [local("v128", factor(state)), local("v128", factor(made))];
     const scaled = (own: I32, other: I32, at: number) =>
       f32.add(f32.mul(f32.load(own, at), f32x4.extract_lane(0, mine)), f32.mul(f32.load(other, at), f32x4.extract_lane(0, theirs)));
@@ -165,7 +165,7 @@ function emitMerge({ module }: Emitter, exp: Func): Func {
  * The states of one or two queries over one block. Parameters: page table, byte offset of (layer, kv head) in a page, first position,
  * scratch, then for each query its address, how many keys of the block it sees (at least 1, the second at most one more) and its state.
  */
-function emitBlock(emitter: Emitter, exp: Func, queries: 1 | 2): Func {
+function emitBlock(emitter: Emitter, queries: 1 | 2): Func {
   const { module } = emitter;
   const types = ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
   return module.func(`attention_block_${queries}`, types, undefined, (pages, offset, start, scratch, qa, seenA, stateA, qb, seenB, stateB) => {
@@ -222,7 +222,7 @@ function emitBlock(emitter: Emitter, exp: Func, queries: 1 | 2): Func {
           left.add(-bytes);
         };
         left.set(rowBytes);
-        for (const [bytes, run] of [[64, () => step("load", 4, 64)], [16, () => step("load", 1, 16)], [4, () => step("load32_zero", 1, 4)]] as const) {
+        for (const [bytes, run] of [[32, () => step("load", 2, 32)], [16, () => step("load", 1, 16)], [4, () => step("load32_zero", 1, 4)]] as const) {
           if_(i32.ge_s(left, bytes), () => {
             loop((again) => {
               run();
@@ -247,7 +247,7 @@ function emitBlock(emitter: Emitter, exp: Func, queries: 1 | 2): Func {
       max.set(f32x4.splat(f32.load(state)));
       sum.set(f32x4.const(0));
       range(0, end, 16, (at) => {
-        value.set(expOf(exp, f32x4.sub(v128.load(i32.add(scores[t], at)), max)));
+        value.set(expOf(f32x4.sub(v128.load(i32.add(scores[t], at)), max)));
         v128.store(i32.add(scores[t], at), value);
         sum.set(f32x4.add(sum, value));
       });
@@ -284,7 +284,7 @@ function emitBlock(emitter: Emitter, exp: Func, queries: 1 | 2): Func {
       });
       column.add(4 * width * vectors);
     };
-    for (const [vectors, width] of [[4, 4], [1, 4], [1, 1]] as const) {
+    for (const [vectors, width] of [[queries === 1 ? 8 : 4, 4], [1, 4], [1, 1]] as const) {
       const bytes = 4 * vectors * width;
       if_(i32.le_s(i32.add(column, bytes), rowBytes), () => {
         loop((again) => {

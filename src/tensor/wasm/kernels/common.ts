@@ -1,5 +1,5 @@
 import type { Expr, Local, Operand } from "../assembler.ts";
-import { br_if, f32x4, i32, i32x4, i8x16, local, loop, if_, f32 } from "../assembler.ts";
+import { br_if, f32x4, i32, i8x16, local, loop, if_, f32 } from "../assembler.ts";
 import type { Global } from "../assembler.ts";
 import { PARAMS } from "../layout.ts";
 import type { ModuleBuilder } from "../module.ts";
@@ -72,12 +72,6 @@ export const maxF32 = (a: V128): F32 =>
   f32.max(
     f32.max(f32x4.extract_lane(0, a), f32x4.extract_lane(1, a)),
     f32.max(f32x4.extract_lane(2, a), f32x4.extract_lane(3, a)),
-  );
-
-export const sumI32 = (a: V128): I32 =>
-  i32.add(
-    i32.add(i32x4.extract_lane(0, a), i32x4.extract_lane(1, a)),
-    i32.add(i32x4.extract_lane(2, a), i32x4.extract_lane(3, a)),
   );
 
 /**

@@ -1,6 +1,6 @@
 import type { Expr, Func, Local } from "../assembler.ts";
 import { br_if, call, f32x4, i16x8, i32, i32x4, if_, local, loop, v128 } from "../assembler.ts";
-import { GROUP, tileBytes, X_BLOCK, X_SCALE, X_SUM, X_SUM_HIGH } from "../layout.ts";
+import { GROUP, TILE_ROWS, tileBytes, X_BLOCK, X_SCALE, X_SUM, X_SUM_HIGH } from "../layout.ts";
 import type { Emitter } from "./common.ts";
 import { madd, param, pick, range, repeat } from "./common.ts";
 import { storeRows } from "./linear-store.ts";
@@ -15,6 +15,9 @@ export interface WeightFormat {
   /** 16-bit scales instead of f32. */
   readonly half: boolean;
 }
+
+/** Steps in the body of the loop over a group, by path: measured, see `overSteps`. */
+const UNROLL = { pairs: 2, bytes: 8, nibbles: 4 };
 
 /** One linear kernel is a family of tile functions, each for so many tokens at once; all sum in the same order. */
 const TOKENS = { pairs: [4, 1], limbs: [2, 1], bytes: [4, 1] };
@@ -76,21 +79,23 @@ function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: 
   return module.func(name, ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], undefined, (out, x, w, bias, groups, n, rows) => {
     const xs = Array.from({ length: tokens }, (_, t) => (t === 0 ? x : local("i32", i32.add(x, i32.mul(groups, X_BLOCK * t)))));
     const sums = Array.from({ length: tokens }, () => [local("v128"), local("v128")] as const);
-    // Both halves (4 rows each) at once where registers suffice; else one after the other, within a group, the sums kept in locals.
-    const together = dot !== "pairs" || tokens === 1;
+    // Both halves (4 rows each) at once where registers suffice; else one after the other within a group.
+    const passes = dot !== "pairs" || tokens === 1 ? [[0, 1]] : [[0], [1]];
     repeat(groups, () => {
-      for (const halves of together ? [[0, 1]] : [[0], [1]]) {
+      passes.forEach((halves, pass) => {
         const integers = dot === "pairs" ? pairDots(weight, xs, w, halves) : byteDots(emitter, weight, xs, w, halves);
+        // w now points at the scales, the activations' pointers at theirs.
         for (const half of halves) {
           const scales = local("v128", weightScales(weight, w, half));
           for (let t = 0; t < tokens; t++) {
-            const scale = f32x4.mul(scales, v128.load32_splat(xs[t], X_SCALE));
+            const scale = f32x4.mul(scales, v128.load32_splat(xs[t]));
             sums[t][half].set(madd(emitter, f32x4.convert_i32x4_s(integers(t, half)), scale, sums[t][half]));
           }
         }
-      }
-      w.add(tileBytes(weight.format, weight.half));
-      for (const pointer of xs) pointer.add(X_BLOCK);
+        const again = pass + 1 < passes.length;
+        w.add(again ? -valueBytes(weight) : TILE_ROWS * (weight.half ? 2 : 4));
+        for (const pointer of xs) pointer.add(again ? -X_SCALE : X_BLOCK - X_SCALE);
+      });
     });
     if_(bias, () => {
       for (const pair of sums) pair.forEach((sum, half) => sum.set(f32x4.add(sum, v128.load(bias, 16 * half))));
@@ -102,97 +107,97 @@ function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: 
   });
 }
 
+const valueBytes = ({ format }: WeightFormat): number => (format === "int8" ? 256 : 128);
+
 /** The 4 scales of one half tile, times 2^-102 if they are half scales (the activations' scale carries the inverse). */
-function weightScales({ format, half: sixteen }: WeightFormat, w: Expr<"i32">, half: number): V128 {
-  const at = format === "int8" ? 256 : 128;
-  if (!sixteen) return v128.load(w, at + 16 * half);
-  return v128.and(i32x4.shl(v128.load16x4_s(w, at + 8 * half), 13), i32x4.const(0x8fffe000 | 0));
+function weightScales({ half: sixteen }: WeightFormat, scales: Expr<"i32">, half: number): V128 {
+  if (!sixteen) return v128.load(scales, 16 * half);
+  return v128.and(i32x4.shl(v128.load16x4_s(scales, 8 * half), 13), i32x4.const(0x8fffe000 | 0));
 }
 
+/** Integer sums of one group, after the loop over its columns; pointers stand behind the values then. */
 type Integers = (token: number, half: number) => V128;
 
-/** Baseline SIMD: `i32x4.dot_i16x8_s` on int16 activations. */
-function pairDots({ format }: WeightFormat, xs: readonly Expr<"i32">[], w: Expr<"i32">, halves: readonly number[]): Integers {
-  const sums = new Map<string, Local<"v128">>();
-  const add = (key: string, value: V128): void => {
-    const sum = sums.get(key);
-    if (sum) sum.set(i32x4.add(sum, value));
-    else sums.set(key, local("v128", value));
+/**
+ * Loops over a group's columns, `unroll` steps of 32 bytes of weights at a time. Pointers move with every step, so that few distinct
+ * offsets occur: V8 keeps base + offset in a register for each. Short loops also keep its scheduler from loading a whole group ahead.
+ */
+function overSteps(steps: number, unroll: number, w: Local<"i32">, xs: readonly Local<"i32">[], xBytes: number, body: () => void): void {
+  const step = () => {
+    body();
+    w.add(32);
+    for (const pointer of xs) pointer.add(xBytes);
   };
-  const weights = local("v128");
+  if (unroll >= steps) for (let i = 0; i < steps; i++) step();
+  else repeat(steps / unroll, () => { for (let i = 0; i < unroll; i++) step(); });
+}
+
+/** Baseline SIMD: `i32x4.dot_i16x8_s` on int16 activations. */
+function pairDots({ format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[]): Integers {
+  const parts = format === "int8" ? 2 : 3;
+  const sums = xs.map(() => [0, 1].map((half) => (halves.includes(half) ? Array.from({ length: parts }, () => local("v128", i32x4.const(0))) : [])));
+  const add = (sum: Local<"v128">, value: V128): void => sum.set(i32x4.add(sum, value));
   if (format === "int8") {
     // 8 bytes are 4 columns of 2 rows, so lanes hold a row's two partial sums.
-    const x = local("v128");
-    for (let step = 0; step < GROUP / 4; step++) {
-      for (const half of halves) {
-        const rows = [0, 1].map((pair) => local("v128", v128.load8x8_s(w, 128 * half + 16 * step + 8 * pair)));
-        xs.forEach((pointer, t) => {
-          x.set(v128.load64_splat(pointer, 8 * step));
-          rows.forEach((row, pair) => add(`${t} ${half} ${pair}`, i32x4.dot_i16x8_s(row, x)));
-        });
-      }
-    }
+    overSteps(GROUP / 4, xs.length === 1 ? UNROLL.pairs : 1, w, xs, 8, () => {
+      const rows = halves.map((half) => [0, 1].map((pair) => local("v128", v128.load8x8_s(w, 16 * half + 8 * pair))));
+      xs.forEach((pointer, t) => {
+        const x = local("v128", v128.load64_splat(pointer));
+        halves.forEach((half, h) => rows[h].forEach((row, pair) => add(sums[t][half][pair], i32x4.dot_i16x8_s(row, x))));
+      });
+    });
     return (t, half) => {
-      const [a, b] = [sums.get(`${t} ${half} 0`)!, sums.get(`${t} ${half} 1`)!];
+      const [a, b] = sums[t][half];
       return i32x4.add(pick(a, b, 0, 2, 4, 6), pick(a, b, 1, 3, 5, 7));
     };
   }
   // A 16-bit lane holds the nibbles of four columns. Those in the middle stay where they are: their products are multiples of 16 and 256.
-  for (let step = 0; step < GROUP / 8; step++) {
-    for (const half of halves) {
-      weights.set(v128.load(w, 64 * half + 16 * step));
-      const nibbles = [
-        v128.and(weights, i16x8.const(0x000f)),
-        v128.and(weights, i16x8.const(0x00f0)),
-        v128.and(weights, i16x8.const(0x0f00)),
-        i16x8.shr_u(weights, 12),
-      ];
-      nibbles.forEach((nibble, i) => {
-        const value = local("v128", nibble);
-        xs.forEach((pointer, t) => add(`${t} ${half} ${i === 3 ? 0 : i}`, i32x4.dot_i16x8_s(value, v128.load32_splat(pointer, 16 * step + 4 * i))));
+  overSteps(GROUP / 8, 1, w, xs, 16, () => {
+    const weights = halves.map((half) => local("v128", v128.load(w, 16 * half)));
+    for (let i = 0; i < 4; i++) {
+      const values = weights.map((v) => local("v128", i === 3 ? i16x8.shr_u(v, 12) : v128.and(v, i16x8.const(15 << (4 * i)))));
+      xs.forEach((pointer, t) => {
+        const x = local("v128", v128.load32_splat(pointer, 4 * i));
+        halves.forEach((half, h) => add(sums[t][half][i % 3], i32x4.dot_i16x8_s(values[h], x)));
       });
     }
-  }
+  });
   return (t, half) => {
-    const [a, b, c] = [0, 1, 2].map((i) => sums.get(`${t} ${half} ${i}`)!);
-    return i32x4.add(i32x4.add(a, v128.load32_splat(xs[t], X_SUM)), i32x4.add(i32x4.shr_s(b, 4), i32x4.shr_s(c, 8)));
+    const [a, b, c] = sums[t][half];
+    return i32x4.add(i32x4.add(a, v128.load32_splat(xs[t], X_SUM - X_SCALE)), i32x4.add(i32x4.shr_s(b, 4), i32x4.shr_s(c, 8)));
   };
 }
 
 /** Relaxed SIMD: `i32x4.relaxed_dot_i8x16_i7x16_add_s` on the bytes of activations, sums starting at the offset's correction. */
-function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: readonly Expr<"i32">[], w: Expr<"i32">, halves: readonly number[]): Integers {
+function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[]): Integers {
   const limbs = activations === "int8" ? [0] : [0, 1];
   const corrected = format === "int4" || dot === "u8s8";
   const sums = xs.map((pointer) =>
-    [0, 1].map((half) =>
-      halves.includes(half)
-        ? limbs.map((limb) => local("v128", corrected ? v128.load32_splat(pointer, limb ? X_SUM_HIGH : X_SUM) : i32x4.const(0)))
-        : [],
-    ),
+    halves.map(() => limbs.map((limb) => local("v128", corrected ? v128.load32_splat(pointer, limb ? X_SUM_HIGH : X_SUM) : i32x4.const(0)))),
   );
-  const multiply = (weights: readonly (readonly [number, Local<"v128">])[], at: number): void => {
+  /** One vector of 4 columns for each half. */
+  const multiply = (weights: readonly Local<"v128">[], at: number): void => {
     xs.forEach((pointer, t) => {
       for (const limb of limbs) {
-        const x = local("v128", v128.load32_splat(pointer, 32 * limb + at));
-        for (const [half, value] of weights) sums[t][half][limb].set(i32x4.relaxed_dot_i8x16_i7x16_add_s(x, value, sums[t][half][limb]));
+        const x = local("v128", v128.load32_splat(pointer, at + 4 * limb));
+        weights.forEach((value, half) => sums[t][half][limb].set(i32x4.relaxed_dot_i8x16_i7x16_add_s(x, value, sums[t][half][limb])));
       }
     });
   };
-  if (format === "int8") {
-    for (let step = 0; step < GROUP / 4; step++) {
-      multiply(halves.map((half) => [half, local("v128", v128.load(w, 128 * half + 16 * step))]), 4 * step);
-    }
-  } else {
-    for (let step = 0; step < GROUP / 8; step++) {
-      const both = halves.map((half) => [half, local("v128", v128.load(w, 64 * half + 16 * step))] as const);
-      const low = i16x8.const(0x0f0f);
-      multiply(both.map(([half, value]) => [half, local("v128", v128.and(value, low))]), 8 * step);
-      multiply(both.map(([half, value]) => [half, local("v128", v128.and(i16x8.shr_u(value, 4), low))]), 8 * step + 4);
-    }
+  const load = () => halves.map((half) => local("v128", v128.load(w, 16 * half)));
+  const low = i16x8.const(0x0f0f);
+  const width = 4 * limbs.length;
+  if (format === "int8") overSteps(GROUP / 4, UNROLL.bytes, w, xs, width, () => multiply(load(), 0));
+  else {
+    overSteps(GROUP / 8, UNROLL.nibbles, w, xs, 2 * width, () => {
+      const both = load();
+      multiply(both.map((v) => local("v128", v128.and(v, low))), 0);
+      multiply(both.map((v) => local("v128", v128.and(i16x8.shr_u(v, 4), low))), width);
+    });
   }
+  if (width * 8 !== X_SCALE) for (const pointer of xs) pointer.add(X_SCALE - width * 8);
   return (t, half) => {
-    const [low, high] = sums[t][half];
-    return high ? i32x4.add(i32x4.shl(high, 8), low) : low;
+    const [lowSum, highSum] = sums[t][half];
+    return highSum ? i32x4.add(i32x4.shl(highSum, 8), lowSum) : lowSum;
   };
 }
-

@@ -1,5 +1,5 @@
-import type { Expr, Func } from "../assembler.ts";
-import { f32, f32x4, i32, if_, local, loop, br_if, v128 } from "../assembler.ts";
+import type { Expr } from "../assembler.ts";
+import { br, f32, f32x4, i32, if_, local, loop, v128 } from "../assembler.ts";
 import type { Emitter } from "./common.ts";
 import { floats, maxF32, param, range, sumF32 } from "./common.ts";
 import { expOf } from "./exp.ts";
@@ -9,10 +9,10 @@ type V128 = Expr<"v128">;
 /** 2 * sqrt(2 / pi): gelu's tanh form is x * sigmoid(2u), with u = sqrt(2 / pi) * (x + 0.044715 x^3). */
 const GELU = 2 * Math.sqrt(2 / Math.PI);
 
-function act(exp: Func, kind: "silu" | "gelu", x: V128): V128 {
+function act(kind: "silu" | "gelu", x: V128): V128 {
   const inner =
     kind === "silu" ? x : f32x4.mul(f32x4.mul(x, f32x4.const(GELU)), f32x4.add(f32x4.const(1), f32x4.mul(f32x4.mul(x, x), f32x4.const(0.044715))));
-  return f32x4.div(x, f32x4.add(f32x4.const(1), expOf(exp, f32x4.neg(inner))));
+  return f32x4.div(x, f32x4.add(f32x4.const(1), expOf(f32x4.neg(inner))));
 }
 
 /** Visits floats [first * 4, min(last * 4, n)): units are vectors of four, so threads share no vector. */
@@ -29,14 +29,14 @@ function vectors(first: Expr<"i32">, last: Expr<"i32">, n: Expr<"i32">, visit: (
 }
 
 /** Kernels gated_silu, gated_gelu (params out, gate, up, n), silu, gelu (x, -, -, n) and add (x, y, -, n); units are 4 floats. */
-export function emitPointwise({ module }: Emitter, exp: Func): void {
+export function emitPointwise({ module }: Emitter): void {
   for (const kind of ["silu", "gelu"] as const) {
     module.kernel(`gated_${kind}`, (first, last) => {
       const [out, gate, up] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2))];
       const x = local("v128");
       vectors(first, last, param(3), (at, load, store) => {
         x.set(v128[load](i32.add(gate, at)));
-        store(i32.add(out, at), f32x4.mul(act(exp, kind, x), v128[load](i32.add(up, at))));
+        store(i32.add(out, at), f32x4.mul(act(kind, x), v128[load](i32.add(up, at))));
       });
     });
     module.kernel(kind, (first, last) => {
@@ -44,7 +44,7 @@ export function emitPointwise({ module }: Emitter, exp: Func): void {
       const x = local("v128");
       vectors(first, last, param(3), (at, load, store) => {
         x.set(v128[load](i32.add(address, at)));
-        store(i32.add(address, at), act(exp, kind, x));
+        store(i32.add(address, at), act(kind, x));
       });
     });
   }
@@ -55,7 +55,7 @@ export function emitPointwise({ module }: Emitter, exp: Func): void {
 }
 
 /** Kernel "softmax": rows [first, last) of x [rows, cols], in place; params x, cols. */
-export function emitSoftmax({ module }: Emitter, exp: Func): void {
+export function emitSoftmax({ module }: Emitter): void {
   module.kernel("softmax", (first, last) => {
     const cols = local("i32", param(1));
     const row = local("i32", i32.add(param(0), i32.shl(i32.mul(first, cols), 2)));
@@ -72,12 +72,12 @@ export function emitSoftmax({ module }: Emitter, exp: Func): void {
       floats(
         cols,
         (at) => {
-          value.set(expOf(exp, f32x4.sub(v128.load(i32.add(row, at)), max)));
+          value.set(expOf(f32x4.sub(v128.load(i32.add(row, at)), max)));
           v128.store(i32.add(row, at), value);
           sum.set(f32x4.add(sum, value));
         },
         (at) => {
-          value.set(expOf(exp, f32x4.sub(v128.load32_splat(i32.add(row, at)), max)));
+          value.set(expOf(f32x4.sub(v128.load32_splat(i32.add(row, at)), max)));
           v128.store32_lane(0, i32.add(row, at), value);
           sum.set(f32x4.add(sum, f32x4.replace_lane(0, f32x4.const(0), f32x4.extract_lane(0, value))));
         },
@@ -97,18 +97,26 @@ export function emitSoftmax({ module }: Emitter, exp: Func): void {
 export function emitLogits({ module }: Emitter): void {
   module.kernel("argmax", () => {
     const [x, n] = [local("i32", param(0)), local("i32", param(1))];
-    const max = local("v128", f32x4.const(-Infinity));
-    floats(
-      n,
-      (at) => max.set(f32x4.pmax(max, v128.load(i32.add(x, at)))),
-      (at) => max.set(f32x4.pmax(max, v128.load32_splat(i32.add(x, at)))),
-    );
-    const best = local("f32", maxF32(max));
-    const at = local("i32", 0);
+    const maxima = Array.from({ length: 4 }, () => local("v128", f32x4.const(-Infinity)));
+    range(0, i32.shl(i32.and(n, -16), 2), 64, (at) => maxima.forEach((max, i) => max.set(f32x4.pmax(max, v128.load(i32.add(x, at), 16 * i)))));
+    range(i32.and(n, -16), n, 1, (i) => maxima[0].set(f32x4.pmax(maxima[0], v128.load32_splat(i32.add(x, i32.shl(i, 2))))));
+    const best = local("f32", maxF32(local("v128", f32x4.pmax(f32x4.pmax(maxima[0], maxima[1]), f32x4.pmax(maxima[2], maxima[3])))));
+    // Four at a time to the first that holds it, then one at a time.
+    const [at, wanted] = [local("i32", 0), local("v128", f32x4.splat(best))];
     loop((again) => {
-      if_(f32.lt(f32.load(i32.add(x, i32.shl(at, 2))), best), () => {
-        at.add(1);
-        br_if(again, i32.lt_s(at, n));
+      if_(i32.lt_s(i32.add(at, 4), n), () => {
+        if_(i32.eqz(v128.any_true(f32x4.ge(v128.load(i32.add(x, i32.shl(at, 2))), wanted))), () => {
+          at.add(4);
+          br(again);
+        });
+      });
+    });
+    loop((again) => {
+      if_(i32.lt_s(i32.add(at, 1), n), () => {
+        if_(f32.lt(f32.load(i32.add(x, i32.shl(at, 2))), best), () => {
+          at.add(1);
+          br(again);
+        });
       });
     });
     i32.store(param(2), at);

@@ -1,8 +1,8 @@
 import type { Expr } from "../assembler.ts";
 import { br_if, call, f32, f32x4, i16x8, i32, i32x4, i8x16, if_, local, loop, memoryCopy, select, v128 } from "../assembler.ts";
-import { ACT16_MAX, ACT8_MAX, GROUP, X_BLOCK, X_SCALE, X_SUM, X_SUM_HIGH } from "../layout.ts";
+import { ACT16_MAX, ACT8_MAX, GROUP, X_BLOCK, X_SCALE, X_SUM } from "../layout.ts";
 import type { Emitter } from "./common.ts";
-import { maxF32, param, paramF32, range, sumI32 } from "./common.ts";
+import { param, paramF32, pick, range } from "./common.ts";
 
 /** Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, ties to even, and leaves it in the low bits. */
 const MAGIC = 12582912;
@@ -12,7 +12,7 @@ const TINY = 1e-30;
 
 /**
  * Values of a block: `natural` int16 in order; `nibbles` int16, columns 0 2 1 3 4 6 5 7 of every 8 as the pairs of int4 weights want them,
- * in the order (0, 2) (4, 6) (1, 3) (5, 7); `limbs` the low bytes of all 32 values, then the high bytes; `bytes` int8.
+ * in the order (0, 2) (4, 6) (1, 3) (5, 7); `limbs` for every 4 columns their low bytes, then their high bytes; `bytes` int8.
  */
 export type BlockOrder = "natural" | "nibbles" | "limbs" | "bytes";
 
@@ -23,34 +23,40 @@ export const QUANTISE_PARAMS = ["x", "blocks", "cols", "groups", "offset", "fact
 export function emitQuantise({ module, scratch }: Emitter, name: string, order: BlockOrder): void {
   const group = module.func(`${name}_group`, ["i32", "i32", "i32", "f32"], undefined, (from, to, offset, factor) => {
     const x = Array.from({ length: 8 }, (_, i) => local("v128", v128.load(from, 16 * i)));
-    const largest = x.map((part) => f32x4.abs(part)).reduce((a, b) => f32x4.max(a, b));
-    const max = local("f32", maxF32(local("v128", largest)));
+    // As integers, the bits of non-negative floats order like the floats, and NaN above all: a NaN shows in the scale.
+    const largest = local("v128", v128.and(i32x4.const(0x7fffffff), x.reduce<Expr<"v128">>((a, b) => i32x4.max_s(a, v128.and(b, i32x4.const(0x7fffffff))), i32x4.const(0))));
+    largest.set(i32x4.max_s(largest, pick(largest, largest, 2, 3, 0, 1)));
+    largest.set(i32x4.max_s(largest, pick(largest, largest, 1, 0, 3, 2)));
+    const max = local("f32", f32x4.extract_lane(0, largest));
     const limit = order === "bytes" ? ACT8_MAX : ACT16_MAX;
     const inverse = local("v128", f32x4.splat(select(f32.div(limit, max), f32.const(0), f32.gt(max, TINY))));
     f32.store(to, f32.mul(max, factor), X_SCALE);
 
     const integer = (part: Expr<"v128">) => i32x4.sub(f32x4.add(f32x4.mul(part, inverse), f32x4.const(MAGIC)), i32x4.const(MAGIC_BITS));
     const words = [0, 1, 2, 3].map((i) => local("v128", i16x8.narrow_i32x4_s(integer(x[2 * i]), integer(x[2 * i + 1]))));
-    const sums = (parts: readonly Expr<"v128">[]) => {
-      const pairs = parts.map((part) => i32x4.dot_i16x8_s(part, i16x8.const(1)));
-      return i32.mul(sumI32(local("v128", pairs.reduce((a, b) => i32x4.add(a, b)))), i32.sub(0, offset));
+    /** Stores -offset times the sum of one or two lists of int16 vectors. */
+    const correct = (...lists: readonly (readonly Expr<"v128">[])[]) => {
+      const [first, second] = lists.map((parts) => local("v128", parts.map((part) => i32x4.dot_i16x8_s(part, i16x8.const(1))).reduce((a, b) => i32x4.add(a, b))));
+      const pairs = local("v128", i32x4.add(pick(first, second ?? first, 0, 4, 1, 5), pick(first, second ?? first, 2, 6, 3, 7)));
+      const all = i32x4.add(pairs, pick(pairs, pairs, 2, 3, 0, 1));
+      v128.store64_lane(0, to, i32x4.mul(all, i32x4.splat(i32.sub(0, offset))), X_SUM);
     };
     if (order === "natural" || order === "nibbles") {
       const pairs = [0, 2, 4, 6, 1, 3, 5, 7].flatMap((column) => [2 * column, 2 * column + 1]);
       words.forEach((part, i) => v128.store(to, order === "natural" ? part : i8x16.shuffle(pairs, part, part), 16 * i));
-      i32.store(to, sums(words), X_SUM);
+      if (order === "nibbles") correct(words);
     } else if (order === "bytes") {
       for (const i of [0, 1]) v128.store(to, i8x16.narrow_i16x8_s(words[2 * i], words[2 * i + 1]), 16 * i);
-      i32.store(to, sums(words), X_SUM);
+      correct(words);
     } else {
       const high = words.map((part) => local("v128", i16x8.shr_s(i16x8.add(part, i16x8.const(128)), 8)));
       const low = words.map((part, i) => local("v128", i16x8.sub(part, i16x8.shl(high[i], 8))));
       for (const i of [0, 1]) {
-        v128.store(to, i8x16.narrow_i16x8_s(low[2 * i], low[2 * i + 1]), 16 * i);
-        v128.store(to, i8x16.narrow_i16x8_s(high[2 * i], high[2 * i + 1]), 32 + 16 * i);
+        const bytes = [low, high].map((part) => local("v128", i8x16.narrow_i16x8_s(part[2 * i], part[2 * i + 1])));
+        v128.store(to, pick(bytes[0], bytes[1], 0, 4, 1, 5), 32 * i);
+        v128.store(to, pick(bytes[0], bytes[1], 2, 6, 3, 7), 32 * i + 16);
       }
-      i32.store(to, sums(low), X_SUM);
-      i32.store(to, sums(high), X_SUM_HIGH);
+      correct(low, high);
     }
   });
 

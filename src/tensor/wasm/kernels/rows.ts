@@ -13,7 +13,7 @@ export function emitRow({ module, scratch }: Emitter, name: string, { format, ha
     const [out, w, row, cols] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2)), local("i32", param(3))];
     const offset = local("v128", i32x4.splat(param(4)));
     const halfAt = local("i32", i32.shr_u(row, 2));
-    const values = i32.add(i32.add(w, i32.mul(halfAt, format === "int8" ? 128 : 64)), i32.shl(i32.and(row, 3), 2));
+    const values = i32.add(i32.add(w, i32.shl(halfAt, 4)), i32.shl(i32.and(row, 3), 2));
     const scalesAt = format === "int8" ? 256 : 128;
     const scale = local("f32");
     const byte = local("v128");
@@ -35,7 +35,7 @@ export function emitRow({ module, scratch }: Emitter, name: string, { format, ha
       const target = local("i32", scratch);
       if_(i32.ge_s(left, GROUP), () => target.set(i32.add(out, i32.shl(column, 2))));
       for (let step = 0; step < (format === "int8" ? 8 : 4); step++) {
-        byte.set(v128.load32_zero(at, 16 * step));
+        byte.set(v128.load32_zero(at, 32 * step));
         if (format === "int8") v128.store(target, signed(byte), 16 * step);
         else {
           v128.store(target, signed(v128.and(byte, i16x8.const(0x0f0f))), 32 * step);
