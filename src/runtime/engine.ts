@@ -219,19 +219,22 @@ export class Engine {
   }
 
   /**
-   * Feeds tokens, the last `steps` of them one at a time, as if they had been generated.
-   * @returns milliseconds that those steps took. @throws KvCacheFullError when generations run and hold too many pages.
+   * Feeds tokens, the last `steps` of them one at a time, as if they had been generated, and these again each time that it is asked; yields
+   * the milliseconds that the steps took. @throws KvCacheFullError when generations run and hold too many pages.
    */
-  replay(tokens: readonly number[], steps: number): number {
+  *replay(tokens: readonly number[], steps: number): Generator<number, never> {
     const sequence = this.cache.create();
     const feed = (part: readonly number[], prompt: boolean) =>
       forward(this.model, this.ops, makeBatch(this.cache, [{ sequence, tokens: part, logits: prompt ? "none" : "last", prompt }]));
     try {
       const split = tokens.length - steps;
       for (let at = 0; at < split; at += LOGITS_CHUNK) feed(tokens.slice(at, Math.min(at + LOGITS_CHUNK, split)), true);
-      const started = performance.now();
-      for (const token of tokens.slice(split)) feed([token], false);
-      return performance.now() - started;
+      for (;;) {
+        const started = performance.now();
+        for (const token of tokens.slice(split)) feed([token], false);
+        yield performance.now() - started;
+        this.cache.truncate(sequence, split);
+      }
     } finally {
       this.cache.release(sequence);
     }

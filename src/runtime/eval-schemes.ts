@@ -93,12 +93,13 @@ export function evalRow(engine: Engine, scheme: { weights: string; activations: 
 
 function decodeCost(engine: Engine, window: readonly number[]): { bytesPerDecodeStep: number; decodeTokensPerSecond: number } {
   const steps = Math.min(STEPS, window.length - 1);
-  engine.ledger.on = false;
-  const times = Array.from({ length: ROUNDS }, () => engine.replay(window, steps));
+  const replay = engine.replay(window, steps);
+  const times = Array.from({ length: ROUNDS }, () => replay.next().value);
   engine.ledger.clear();
   engine.ledger.on = true;
-  engine.replay(window, steps);
+  replay.next();
   engine.ledger.on = false;
+  replay.return(undefined as never);
   const { bytesRead } = engine.breakdown().decode!.total;
   return { bytesPerDecodeStep: bytesRead / steps, decodeTokensPerSecond: (1000 * steps) / median(times) };
 }
