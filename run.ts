@@ -12,11 +12,12 @@ import { logits } from "./src/runtime/commands/logits.ts";
 import { plan } from "./src/runtime/commands/plan.ts";
 import { project } from "./src/runtime/commands/project.ts";
 import { quantize } from "./src/runtime/commands/quantize.ts";
+import { report } from "./src/runtime/commands/report.ts";
 import { step } from "./src/runtime/commands/step.ts";
 import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, bench, breakdown, project, plan, quantize, calibrate, evaluate];
+const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, report, bench, breakdown, project, plan, quantize, calibrate, evaluate];
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();

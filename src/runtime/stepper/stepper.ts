@@ -104,6 +104,11 @@ export class Stepper {
     return this.current.ops[this.cursor];
   }
 
+  /** The tokens that it began with. */
+  get prompt(): readonly number[] {
+    return this.init.prompt;
+  }
+
   /** How many passes came before this one. */
   get passIndex(): number {
     return this.starts.length - 1;

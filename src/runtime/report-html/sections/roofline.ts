@@ -1,0 +1,70 @@
+import { axes, mark, plotBox, svg, text } from "../chart.ts";
+import type { ReportData, RooflinePoint } from "../data.ts";
+import { bytesCell, countCell, digits, numberCell, percent } from "../format.ts";
+import { table, tag, words } from "../html.ts";
+import { logarithmic } from "../scale.ts";
+import { chart, kindColour, kindIndex, kindLegend, numbers, type Section, section } from "../section.ts";
+
+const placed = ({ intensity, gflops }: RooflinePoint) => intensity > 0 && gflops > 0;
+
+/** Every op of the run under the roof that bandwidth and arithmetic make. */
+export function rooflineSection({ roofline, run }: ReportData): Section {
+  const { points, bandwidthGBs, peaks } = roofline;
+  const body = chart((width) => draw(width, roofline, sentence(roofline)), [...kindLegend(true), { name: "hollow: prefill, filled: decode; larger: more time", colour: "c5", shape: 0 }]);
+  const ops = table(
+    "Each op of the run, all its calls together",
+    ["op", "phase", "kind", "calls", "flops", "bytes", "time, ms", "flops/byte", "GFLOP/s"],
+    points.map(({ phase, name, kind, calls, flops, bytes, ms, intensity, gflops }) => [
+      ...[words(name), words(phase), words(kind), countCell(calls), countCell(flops), bytesCell(bytes)],
+      ...[numberCell(ms), numberCell(intensity), numberCell(gflops)],
+    ]),
+  );
+  const roofs = table("The roof", ["limit", "value", "flops/byte where it meets the bandwidth"], [
+    [words("memory"), numberCell(bandwidthGBs, "GB/s"), words("")],
+    ...peaks.map(({ format, gflops }) => [words(`arithmetic, ${format}`), numberCell(gflops, "GFLOP/s"), words(digits(gflops / bandwidthGBs))]),
+  ]);
+  const how = run.mode === "measured" ? `Times are measured; the roof is a quick measurement of ${run.machine}.` : `Nothing was computed: each op takes the time that ${run.machine}'s roof allows.`;
+  return section("roofline", "Roofline", `${sentence(roofline)} ${how}`, body, numbers("The ops as numbers", ops, roofs));
+}
+
+function sentence({ points, bandwidthGBs, peaks }: ReportData["roofline"]): string {
+  const balance = Math.max(...peaks.map(({ gflops }) => gflops)) / bandwidthGBs;
+  const decode = points.filter(({ phase }) => phase === "decode");
+  const time = (of: readonly RooflinePoint[]) => of.reduce((sum, { ms }) => sum + ms, 0);
+  const left = time(decode.filter(({ intensity }) => intensity < balance)) / time(decode);
+  const of = (kind: string, phase: string) => mean(points.filter((point) => point.kind === kind && point.phase === phase));
+  const [gemv, gemm] = [of("gemv", "decode"), of("gemm", "prefill")];
+  const compare = gemm > 0 ? `, while the prompt's gemm does ${digits(gemm)}` : "";
+  return `${percent(left)} of decode's time goes to ops left of ${digits(balance)} flops a byte, where memory and not arithmetic is the limit: decode's gemv does ${digits(gemv)} flops for each byte${compare}.`;
+}
+
+function mean(points: readonly RooflinePoint[]): number {
+  const bytes = points.reduce((sum, point) => sum + point.bytes, 0);
+  return bytes === 0 ? 0 : points.reduce((sum, point) => sum + point.flops, 0) / bytes;
+}
+
+function draw(width: number, { points, bandwidthGBs, peaks }: ReportData["roofline"], label: string): string {
+  const shown = points.filter(placed);
+  const box = plotBox(width, width > 500 ? 460 : 340);
+  const top = Math.max(...peaks.map(({ gflops }) => gflops));
+  const x = logarithmic([...shown.map(({ intensity }) => intensity), (top / bandwidthGBs) * 3], box.left, box.right);
+  const y = logarithmic([...shown.map(({ gflops }) => gflops), top * 1.5], box.bottom, box.top);
+  const corner = (gflops: number) => x.at(gflops / bandwidthGBs).toFixed(1);
+  const low = Math.max(x.ticks[0].value, y.ticks[0].value / bandwidthGBs);
+  const slope = tag("path", { d: `M${x.at(low).toFixed(1)} ${y.at(low * bandwidthGBs).toFixed(1)}L${corner(top)} ${y.at(top).toFixed(1)}`, class: "roof" });
+  const flats = peaks.map(({ format, gflops }) => {
+    const at = y.at(gflops).toFixed(1);
+    return tag("path", { d: `M${corner(gflops)} ${at}H${box.right}`, class: "roof" }) + text(box.right - 2, y.at(gflops) - 5, `${format} ${digits(gflops)} GFLOP/s`, { class: "end halo" });
+  });
+  const halfway = Math.sqrt(low * (top / bandwidthGBs));
+  const name = text(x.at(halfway) - 8, y.at(halfway * bandwidthGBs) - 8, `${digits(bandwidthGBs)} GB/s`, { class: "end halo" });
+  const time = shown.reduce((sum, { ms }) => sum + ms, 0);
+  const marks = [...shown]
+    .sort((a, b) => b.ms - a.ms)
+    .map(({ phase, name: op, kind, intensity, gflops, ms }) => {
+      const size = (width > 500 ? 4 : 3) + 9 * Math.sqrt(time === 0 ? 0 : ms / time);
+      const title = `${op}, ${phase}: ${digits(intensity)} flops/byte, ${digits(gflops)} GFLOP/s`;
+      return mark(kindIndex(kind), x.at(intensity), y.at(gflops), size, `${kindColour(kind)}${phase === "prefill" ? " hollow" : ""}`, title);
+    });
+  return svg(box, label, axes(box, x, y, "arithmetic intensity, flops per byte (log)", "GFLOP/s (log)"), slope, ...flats, name, ...marks);
+}
