@@ -5,6 +5,7 @@ import { bench } from "./src/runtime/commands/bench.ts";
 import { breakdown } from "./src/runtime/commands/breakdown.ts";
 import { type Command, UsageError } from "./src/runtime/commands/command.ts";
 import { calibrate } from "./src/runtime/commands/calibrate.ts";
+import { convert } from "./src/runtime/commands/convert.ts";
 import { evaluate } from "./src/runtime/commands/eval.ts";
 import { generate } from "./src/runtime/commands/generate.ts";
 import { inspect } from "./src/runtime/commands/inspect.ts";
@@ -17,7 +18,7 @@ import { step } from "./src/runtime/commands/step.ts";
 import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, report, bench, breakdown, project, plan, quantize, calibrate, evaluate];
+const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, report, bench, breakdown, project, plan, quantize, convert, calibrate, evaluate];
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();

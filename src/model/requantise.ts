@@ -24,7 +24,8 @@ const CHUNK_BYTES = 1 << 20;
 const MOST_F16 = 65520;
 
 export interface RequantiseOptions {
-  readonly type: FileType;
+  /** Default: every tensor keeps its type. */
+  readonly type?: FileType;
   /** Factors to move between tensors first; their function stays the same. */
   readonly folds?: Folds;
   /** The mean square of what meets each column of a matrix: its Q4_0 scales are then searched. */
@@ -64,15 +65,23 @@ export function requantise(file: WeightFile, metadata: ReadonlyMap<string, GgufV
   const progress = (bytes: number) => onProgress?.((done += bytes) / total);
   const tensors = [...file.tensors.values()].map((info): GgufOutTensor => {
     const fold = folds?.get(info.name);
-    const type = targetType(info, tied, fileType);
+    const type = fileType === undefined ? info.type : targetType(info, tied, fileType);
     if (type === info.type && !fold) return { name: info.name, shape: info.shape, type, data: () => copied(file, info, progress) };
     if (!canDecode(info.type)) throw new FormatError(file.source.name, `tensor "${info.name}": cannot decode ${info.type}`);
     return { name: info.name, shape: info.shape, type, data: () => converted(file, info, type as EncodableType, progress, fold && { fold }, importance?.(info.name)) };
   });
   const out = new Map(metadata);
-  out.set("general.file_type", { type: "uint32", value: FILE_TYPES[fileType] });
+  out.set("general.file_type", { type: "uint32", value: fileType === undefined ? fileTypeOf(file.tensors) : FILE_TYPES[fileType] });
   out.set("general.quantization_version", { type: "uint32", value: QUANTIZATION_VERSION });
   return { metadata: out, tensors };
+}
+
+/** The `llama_ftype` of files whose matrices are not quantised, by the type of their matrices. */
+const PLAIN_FILE_TYPES: Readonly<Record<string, number>> = { F32: 0, F16: 1, BF16: 32 };
+
+function fileTypeOf(tensors: WeightFile["tensors"]): number {
+  const matrix = [...tensors.values()].find(({ shape }) => shape.length > 1);
+  return PLAIN_FILE_TYPES[matrix?.type ?? "F32"] ?? 0;
 }
 
 function* copied({ source }: WeightFile, { offset, bytes }: TensorInfo, progress: (bytes: number) => void): Generator<Uint8Array> {

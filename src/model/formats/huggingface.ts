@@ -5,7 +5,7 @@ import type { GgufValue, HasMetadata } from "./gguf-values.ts";
 import { readHfConfig, type HfConfig } from "./hf-config.ts";
 import { ggufTensorName, headRowOrder } from "./hf-tensors.ts";
 import { asObject, asString, at, readJson, type JsonNode } from "./json.ts";
-import { composedSource, memoryPart, type Part, reorderedRows, sourcePart } from "./parts.ts";
+import { composedSource, memoryPart, type Part, reorderedRows, sourcePart, widened } from "./parts.ts";
 import { readSafeTensors, type SafeTensor } from "./safetensors.ts";
 import type { ByteSource, TensorInfo } from "./source.ts";
 
@@ -19,6 +19,8 @@ export interface HfModel extends HasMetadata {
   readonly metadata: ReadonlyMap<string, GgufValue>;
   readonly tensors: ReadonlyMap<string, TensorInfo>;
   readonly config: HfConfig;
+  /** The names of the files that hold the weights. */
+  readonly weightFiles: readonly string[];
   /** config.json and, where the folder has them, the files beside it. */
   readonly files: { readonly config: JsonNode; readonly generation?: JsonNode; readonly tokenizer?: JsonNode };
 }
@@ -45,7 +47,7 @@ export function openHuggingFace(folder: ModelFolder): HfModel {
     const found = locateAll(folder, shards);
     const { parts, tensors } = arrange(name, found, hf);
     const files = { config, generation: folderJson(folder, "generation_config.json"), tokenizer: folderJson(folder, "tokenizer_config.json") };
-    return { name, source: composedSource(name, parts, close), metadata: hf.metadata, tensors, config: hf, files };
+    return { name, source: composedSource(name, parts, close), metadata: hf.metadata, tensors, config: hf, weightFiles: shards.map((shard) => shard.name), files };
   } catch (error) {
     close();
     throw error;
@@ -131,7 +133,10 @@ function arrange(file: string, found: ReadonlyMap<string, Found>, hf: HfConfig):
     const order = headRowOrder(name, hf);
     const rowBytes = ggmlBytes(type, 1, shape.slice(1).reduce((a, b) => a * b, 1));
     if (order && shape[0] % order.length !== 0) throw new FormatError(source.name, `${what}: expected whole heads of ${order.length} rows, found ${shape[0]} rows`);
-    add(name, shape, type, order ? reorderedRows(part, rowBytes, order) : part);
+    const ordered = order ? reorderedRows(part, rowBytes, order) : part;
+    // Vectors are 32-bit floats in every GGUF file.
+    if (shape.length === 1 && (type === "F16" || type === "BF16")) add(name, shape, "F32", widened(ordered, type));
+    else add(name, shape, type, ordered);
   }
   if (tensors.size === 0) throw new FormatError(file, "expected the tensors of a model, found none");
   if (hf.ropeFactors) add("rope_freqs.weight", [hf.ropeFactors.length], "F32", memoryPart(new Uint8Array(hf.ropeFactors.buffer)));

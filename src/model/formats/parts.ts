@@ -1,3 +1,5 @@
+import { decodeRows } from "../../quant/ggml.ts";
+import { zeros } from "../../tensor/tensor.ts";
 import { checkRange, type ByteSource } from "./source.ts";
 
 /** A run of bytes that is read from somewhere, or made when read. */
@@ -79,6 +81,20 @@ export function reorderedRows(base: Part, rowBytes: number, order: ArrayLike<num
         target.set(group.subarray(from, from + take), done);
         done += take;
       }
+    },
+  };
+}
+
+/** Values of a half-width type as 32-bit floats, which is exact. The whole is read for every part of it: meant for vectors. */
+export function widened(base: Part, type: "F16" | "BF16"): Part {
+  return {
+    bytes: 2 * base.bytes,
+    read(offset, target) {
+      const narrow = new Uint8Array(base.bytes);
+      base.read(0, narrow);
+      const wide = zeros("f32", [base.bytes / 2]);
+      decodeRows(type, narrow, wide);
+      target.set(new Uint8Array(wide.f32.buffer, wide.f32.byteOffset + offset, target.length));
     },
   };
 }

@@ -116,7 +116,7 @@ export function tokenIds(values: Values, name: string): number[] | undefined {
 }
 
 export const MODEL_OPTIONS = {
-  model: { type: "string", value: "PATH", help: "GGUF file or llama2.c checkpoint (default: the model that ships with memwall)" },
+  model: { type: "string", value: "PATH", help: "GGUF file, Hugging Face folder or llama2.c checkpoint (default: the model that ships with memwall)" },
   tokenizer: { type: "string", value: "PATH", help: "tokenizer file of a llama2.c checkpoint" },
 } as const;
 
