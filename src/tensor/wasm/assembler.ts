@@ -45,15 +45,22 @@ function fail(message: string): never {
   throw new TypeError(`wasm kernel ${building?.name ?? "?"}: ${message}`);
 }
 
-function emit(...bytes: readonly number[][]): void {
+function emit(...bytes: readonly (readonly number[])[]): void {
   if (!building) fail("a statement outside of a function");
-  for (const part of bytes) for (const byte of part) building.code.push(byte);
+  for (const part of bytes) append(building.code, part);
+}
+
+function append(code: number[], bytes: readonly number[]): void {
+  for (let i = 0; i < bytes.length; i++) code.push(bytes[i]);
 }
 
 /** The operand's code. @throws TypeError when its type is not the wanted one. */
-function operand(value: Expr | number | undefined, type: ValueType, where: string): readonly number[] {
+function operand(value: Expr | number | undefined, type: ValueType, where: string, name?: string, index?: number): readonly number[] {
   if (typeof value === "number") return constant(type, value).code;
-  if (value?.type !== type) fail(`${where} wants ${type}, found ${value?.type ?? "nothing"}`);
+  if (value?.type !== type) {
+    const place = name === undefined ? where : `${where}.${name}, operand ${index! + 1},`;
+    fail(`${place} wants ${type}, found ${value?.type ?? "nothing"}`);
+  }
   return value.code;
 }
 
@@ -81,8 +88,9 @@ function plain<T extends Record<string, Signature>>(space: string, table: T): Ca
     const tail = encodeOpcode(opcode);
     calls[name] = (...operands: (Expr | number)[]): Expr => {
       if (operands.length !== types.length) fail(`${space}.${name} wants ${types.length} operands, found ${operands.length}`);
-      const code = operands.flatMap((value, i) => operand(value, types[i], `${space}.${name}, operand ${i + 1},`));
-      code.push(...tail);
+      const code: number[] = [];
+      for (let i = 0; i < types.length; i++) append(code, operand(operands[i], types[i], space, name, i));
+      append(code, tail);
       return { type: result, code };
     };
   }
@@ -94,10 +102,14 @@ type Loads<T> = { readonly [K in keyof T]: T[K] extends readonly [number, infer 
 function loads<T extends Record<string, MemoryOp>>(space: string, table: T): Loads<T> {
   const calls: Record<string, unknown> = {};
   for (const [name, [opcode, result, align]] of Object.entries(table)) {
-    calls[name] = (address: Operand<"i32">, offset = 0): Expr => ({
-      type: result,
-      code: [...operand(address, "i32", `${space}.${name}, address,`), ...encodeOpcode(opcode), align, ...leb(offset)],
-    });
+    const middle = [...encodeOpcode(opcode), align];
+    calls[name] = (address: Operand<"i32">, offset = 0): Expr => {
+      const code: number[] = [];
+      append(code, operand(address, "i32", space, name, 0));
+      append(code, middle);
+      append(code, leb(offset));
+      return { type: result, code };
+    };
   }
   return calls as Loads<T>;
 }
@@ -112,8 +124,7 @@ function stores<T extends Record<string, MemoryOp>>(space: string, table: T): St
   const calls: Record<string, unknown> = {};
   for (const [name, [opcode, type, align]] of Object.entries(table)) {
     calls[name] = (address: Operand<"i32">, value: Expr | number, offset = 0): void => {
-      const code = [...operand(address, "i32", `${space}.${name}, address,`), ...operand(value, type, `${space}.${name}, value,`)];
-      emit(code, encodeOpcode(opcode), [align], leb(offset));
+      emit(operand(address, "i32", space, name, 0), operand(value, type, space, name, 1), encodeOpcode(opcode), [align], leb(offset));
     };
   }
   return calls as Stores<T>;
@@ -205,7 +216,7 @@ export function local<T extends ValueType>(type: T, initial?: Operand<T>): Local
 
 function localAt<T extends ValueType>(type: T, index: number): Local<T> {
   const code = [0x20, ...leb(index)];
-  const set = (value: Operand<T>) => emit([...operand(value, type, "local.set")], [0x21], leb(index));
+  const set = (value: Operand<T>) => emit(operand(value, type, "local.set"), [0x21], leb(index));
   const self: Local<T> = { type, code, set, add: (value) => set(i32.add(self as Expr<"i32">, value) as Expr<T>) };
   return self;
 }
@@ -312,7 +323,10 @@ export function buildFunction<const P extends readonly ValueType[]>(
     if (result) emit([...operand(value ?? undefined, result, "the result")]);
     else if (value) fail("gives a result, but declares none");
     const declarations = frame.locals.map((type) => [1, TYPE_CODE[type]]);
-    return { name, index, params, result, body: [...leb(declarations.length), ...declarations.flat(), ...frame.code, 0x0b] };
+    const code = [...leb(declarations.length), ...declarations.flat()];
+    append(code, frame.code);
+    code.push(0x0b);
+    return { name, index, params, result, body: code };
   } finally {
     building = outer;
   }

@@ -4,7 +4,7 @@ import { createHeap, createMemory } from "./heap.ts";
 import type { KernelOptions } from "./kernels/common.ts";
 import { CLOSED, PARAM_COUNT, PARAMS, SCRATCH, SCRATCH_BYTES, STARTED, STATE } from "./layout.ts";
 import type { Program } from "./program.ts";
-import { assemble } from "./program.ts";
+import { compile } from "./program.ts";
 
 /** What a worker thread is given; `WORKER_SOURCE` expects exactly this. */
 export interface WorkerData {
@@ -49,7 +49,8 @@ export class Device {
 
   constructor(kernels: KernelOptions, { threads, spawn, maxBytes }: DeviceOptions) {
     const { memory, shared, limits } = createMemory(maxBytes);
-    this.program = assemble(kernels, { ...limits, shared });
+    const program = compile(kernels, { ...limits, shared });
+    this.program = program;
     const wanted = shared && spawn ? Math.max(1, Math.min(threads, MOST_THREADS)) : 1;
     const reserved = SCRATCH + wanted * SCRATCH_BYTES;
     if (memory.buffer.byteLength < reserved) memory.grow(Math.ceil((reserved - memory.buffer.byteLength) / 65536));
@@ -59,7 +60,7 @@ export class Device {
     this.paramsF32 = new Float32Array(memory.buffer, PARAMS, PARAM_COUNT);
     this.control = new Int32Array(memory.buffer, 0, PARAMS / 4);
 
-    const module = new WebAssembly.Module(this.program.code);
+    const { module } = program;
     const exports = new WebAssembly.Instance(module, { env: { memory } }).exports as Record<string, unknown>;
     (exports.enter as (index: number) => void)(0);
     this.direct = this.program.kernels.map((name) => exports[name] as Kernel);

@@ -85,8 +85,9 @@ export class ModuleBuilder {
     const globals = section(6, vector(this.globals.map((type) => [TYPE_CODE[type], 1, ...zero(type), 0x0b])));
     const exports = section(7, vector(this.exported.map(({ name, index }) => [...text(name), 0x00, ...leb(index)])));
     const elements = section(9, vector([[0x00, 0x41, 0x00, 0x0b, ...leb(this.kernels.length), ...this.kernels.flatMap(({ index }) => leb(index))]]));
-    const code = section(10, vector(this.functions.map(({ body }) => [...leb(body.length), ...body])));
-    return Uint8Array.from([0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0, ...types, ...imports, ...functions, ...table, ...globals, ...exports, ...elements, ...code]);
+    const code = section(10, vector(this.functions.map(({ body }) => joined([leb(body.length), body]))));
+    const magic = [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
+    return Uint8Array.from(joined([magic, types, imports, functions, table, globals, exports, elements, code]));
   }
 
   private typeOf(params: readonly ValueType[], result: ValueType | undefined): number {
@@ -103,6 +104,13 @@ export class ModuleBuilder {
 const zero = (type: ValueType): number[] =>
   type === "i32" ? [0x41, 0] : type === "i64" ? [0x42, 0] : type === "f32" ? [0x43, 0, 0, 0, 0] : type === "f64" ? [0x44, 0, 0, 0, 0, 0, 0, 0, 0] : [0xfd, 12, ...Array<number>(16).fill(0)];
 
-const vector = (items: readonly (readonly number[])[]): number[] => [...leb(items.length), ...items.flat()];
+/** Concatenation; loops, because a module has tens of thousands of bytes and spreading them is slow. */
+function joined(parts: readonly (readonly number[])[]): number[] {
+  const bytes: number[] = [];
+  for (const part of parts) for (let i = 0; i < part.length; i++) bytes.push(part[i]);
+  return bytes;
+}
+
+const vector = (items: readonly (readonly number[])[]): number[] => joined([leb(items.length), ...items]);
 const text = (name: string): number[] => [...leb(name.length), ...Array.from(name, (c) => c.charCodeAt(0))];
-const section = (id: number, body: readonly number[]): number[] => [id, ...leb(body.length), ...body];
+const section = (id: number, body: readonly number[]): number[] => joined([[id], leb(body.length), body]);

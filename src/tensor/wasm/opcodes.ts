@@ -213,14 +213,13 @@ export function leb(value: number): number[] {
   return bytes;
 }
 
-/** Signed LEB128. */
-export function sleb(value: number | bigint): number[] {
+/** Signed LEB128 of an integer that a double holds exactly. */
+export function sleb(value: number): number[] {
   const bytes: number[] = [];
-  let rest = BigInt(value);
-  for (;;) {
-    const low = Number(rest & 0x7fn);
-    rest >>= 7n;
-    const done = (rest === 0n && !(low & 0x40)) || (rest === -1n && (low & 0x40) !== 0);
+  for (let rest = value; ; ) {
+    const low = ((rest % 128) + 128) % 128;
+    rest = (rest - low) / 128;
+    const done = (rest === 0 && low < 64) || (rest === -1 && low >= 64);
     bytes.push(done ? low : low | 0x80);
     if (done) return bytes;
   }

@@ -23,6 +23,20 @@ export function blockOrder({ dot, activations }: KernelOptions, format: "int8" |
   return format === "int8" ? "natural" : "nibbles";
 }
 
+const compiled = new Map<string, Program & { readonly module: WebAssembly.Module }>();
+
+/** The compiled module, shared by all who ask for the same one: later pools start at once, with code that is optimised already. */
+export function compile(options: KernelOptions, memory: { initial: number; maximum: number; shared: boolean }): Program & { readonly module: WebAssembly.Module } {
+  const key = JSON.stringify([options, memory]);
+  let found = compiled.get(key);
+  if (!found) {
+    const program = assemble(options, memory);
+    found = { ...program, module: new WebAssembly.Module(program.code) };
+    compiled.set(key, found);
+  }
+  return found;
+}
+
 /** All kernels as one WebAssembly module for the given memory. */
 export function assemble(options: KernelOptions, memory: { initial: number; maximum: number; shared: boolean }): Program {
   const module = new ModuleBuilder(memory);

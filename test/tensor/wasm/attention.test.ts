@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { AttentionShape, Kernels, KvPage, Segment } from "../../../src/tensor/kernels.ts";
 import { scalarKernels } from "../../../src/tensor/scalar/index.ts";
+import type { Tensor } from "../../../src/tensor/tensor.ts";
 import { zeros } from "../../../src/tensor/tensor.ts";
 import { wasmKernels } from "../../../src/tensor/wasm/index.ts";
 import { copy, normals, random, sameBits, worstRow } from "./helpers.ts";
@@ -17,12 +18,13 @@ function free(k: Kernels, list: readonly KvPage[]): void {
   for (const page of list) for (const tensor of [page.k, page.v]) k.free(tensor);
 }
 
+const same = (a: Tensor, b: Tensor) => a.data.every((value, i) => value === b.data[i]);
 const scale = (headDim: number) => 1 / Math.sqrt(headDim);
 
 describe("attention", () => {
   it("equals the scalar kernels on random shapes, mixed batches and page sizes", () => {
     const rng = random(1);
-    for (let round = 0; round < 300; round++) {
+    for (let round = 0; round < 150; round++) {
       const nKvHeads = rng.int(1, 3);
       const shape: AttentionShape = { nKvHeads, nHeads: nKvHeads * rng.int(1, 4), headDim: rng.int(1, round % 5 === 0 ? 130 : 40), scale: 0.3 };
       const [pageSize, nLayers] = [rng.int(1, 32), 2];
@@ -41,8 +43,8 @@ describe("attention", () => {
       mine.forEach((segment, s) => {
         segment.pages.forEach((page, p) => {
           for (let i = 0; i < page.k.data.length; i++) {
-            page.k.data[i] = reference[s].pages[p].k.data[i] = Math.fround(rng.normal());
-            page.v.data[i] = reference[s].pages[p].v.data[i] = Math.fround(rng.normal());
+            page.k.data[i] = reference[s].pages[p].k.data[i] = 2 * rng.next() - 1;
+            page.v.data[i] = reference[s].pages[p].v.data[i] = 2 * rng.next() - 1;
           }
         });
       });
@@ -50,9 +52,7 @@ describe("attention", () => {
       const [k, v, q] = [normals(kernels, rng, [total, width]), normals(kernels, rng, [total, width]), normals(kernels, rng, [total, shape.nHeads * shape.headDim], 3)];
       kernels.kvWrite(k, v, mine, layer, shape);
       scalar.kvWrite(copy(k), copy(v), reference, layer, shape);
-      mine.forEach((segment, s) => segment.pages.forEach((page, p) => {
-        expect(sameBits(page.k, reference[s].pages[p].k) && sameBits(page.v, reference[s].pages[p].v)).toBe(true);
-      }));
+      expect(mine.every((segment, s) => segment.pages.every((page, p) => same(page.k, reference[s].pages[p].k) && same(page.v, reference[s].pages[p].v)))).toBe(true);
       const out = kernels.alloc("f32", q.shape);
       const wanted = zeros("f32", q.shape);
       kernels.attention(out, q, mine, layer, shape);
