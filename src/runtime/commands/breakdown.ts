@@ -23,7 +23,7 @@ export const breakdown: Command = {
     "prompt-tokens": { type: "string", value: "P", help: "prompt length (default 64)" },
     tokens: { type: "string", value: "N", help: "tokens to decode (default 32)" },
     batch: { type: "string", value: "B", help: "sequences at once (default 1)" },
-    backend: { type: "string", value: "NAME", help: "auto or scalar: measured; shapes: costs only, timed by --hw (the default with --hw)" },
+    backend: { type: "string", value: "NAME", help: "auto, wasm or scalar: measured; shapes: costs only, timed by --hw (the default with --hw)" },
     hw: HW_OPTION,
     ...ROOF_OPTIONS,
     attention: ENGINE_OPTIONS.attention,

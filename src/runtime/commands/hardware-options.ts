@@ -1,6 +1,6 @@
 import { type NamedShape, SHAPES } from "../../model/shapes.ts";
 import { type EnergyTable, HOROWITZ_2014, parseEnergy } from "../hardware/energy.ts";
-import { FORMAT_HELP, type NumberFormat, parseFormat } from "../hardware/formats.ts";
+import { FORMAT_HELP, parseFormat, parseKvFormats } from "../hardware/formats.ts";
 import { type Arithmetic, ARITHMETICS, type Hardware, parseHardware } from "../hardware/hardware.ts";
 import { unknownName } from "../hardware/nearest.ts";
 import { HARDWARE, HARDWARE_NAMES } from "../hardware/profiles.ts";
@@ -11,7 +11,7 @@ import { type Io, text, UsageError, type Values } from "./command.ts";
 export const SHAPE_OPTIONS = {
   shape: { type: "string", value: "NAME", help: Object.keys(SHAPES).join(", ") },
   weights: { type: "string", value: "FORMAT", help: `${FORMAT_HELP}; memwall's own kernels read int8:32` },
-  kv: { type: "string", value: "FORMAT", help: "the KV cache's format, one scale for each token and head (default f16)" },
+  kv: { type: "string", value: "FORMAT", help: "the KV cache's format, one scale for each token and head (default f16), or k=FORMAT,v=FORMAT" },
 } as const;
 
 export const HW_OPTION = { type: "string", value: "LIST", help: `devices, separated by commas: ${HARDWARE_NAMES.join(", ")}, all, or FILE.json` } as const;
@@ -29,17 +29,17 @@ export function shapeFrom(values: Values): NamedShape {
   return SHAPES[name];
 }
 
-export function formatFrom(values: Values, option: string, fallback: string): NumberFormat {
-  const given = text(values, option) ?? fallback;
-  const format = parseFormat(given);
-  if (!format) throw new UsageError(`--${option}: expected ${FORMAT_HELP}, found ${JSON.stringify(given)}`);
-  return format;
+/** Activations are 16-bit floats, or f32 where the weights are. */
+export function formatsFrom(values: Values, fallback: string): Formats {
+  const weights = parsed("weights", text(values, "weights") ?? fallback, parseFormat);
+  const kv = parsed("kv", text(values, "kv") ?? "f16", parseKvFormats);
+  return { weights, kv, activations: parseFormat(weights.name === "f32" ? "f32" : "f16")! };
 }
 
-/** Activations are 16-bit floats, or f32 where the weights are. */
-export function formatsFrom(values: Values, weights: string): Formats {
-  const chosen = formatFrom(values, "weights", weights);
-  return { weights: chosen, kv: formatFrom(values, "kv", "f16"), activations: parseFormat(chosen.name === "f32" ? "f32" : "f16")! };
+function parsed<T>(option: string, given: string, parse: (text: string) => T | undefined): T {
+  const result = parse(given);
+  if (result === undefined) throw new UsageError(`--${option}: expected ${FORMAT_HELP}, found ${JSON.stringify(given)}`);
+  return result;
 }
 
 export function arithmeticFrom(values: Values): Arithmetic | undefined {

@@ -1,4 +1,5 @@
 import { planName, layoutName, whyItLoses } from "../hardware/explain.ts";
+import { kvName } from "../hardware/formats.ts";
 import { type LayoutCost, OBJECTIVES, type Plan, type PlanProblem, type PlanResult, searchPlans } from "../hardware/plan.ts";
 import { NCCL_LATENCY } from "../hardware/split.ts";
 import { traced } from "../hardware/trace.ts";
@@ -56,7 +57,7 @@ export const plan: Command = {
 
     const [best] = result.plans;
     const why = (one: Plan) => whyItLoses(one, best, workload.tokens, hardware.capacityGB * 1e9);
-    const facts = { shape: shape.config.name, weights: on.formats.weights.name, kv: on.formats.kv.name, devices, hw: hardware.name, linkGBs, objective, ...workload };
+    const facts = { shape: shape.config.name, weights: on.formats.weights.name, kv: kvName(on.formats.kv), devices, hw: hardware.name, linkGBs, objective, ...workload };
     if (flag(values, "json")) {
       const plain = (one: Plan) => ({ name: planName(one), ...describe(one), why: why(one) });
       const rejected = result.rejected.map(({ layout, why: reason }) => ({ name: layoutName(layout), why: reason }));

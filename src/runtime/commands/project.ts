@@ -1,5 +1,6 @@
 import { type Energy } from "../hardware/energy.ts";
 import { type Hardware } from "../hardware/hardware.ts";
+import { kvName } from "../hardware/formats.ts";
 import { HARDWARE } from "../hardware/profiles.ts";
 import { project as projectOn, type Projection, type ProjectOptions, traceWorkload } from "../hardware/projection.ts";
 import { type Check, checkCeilings, checkSarathi } from "../hardware/published.ts";
@@ -46,7 +47,7 @@ export const project: Command = {
       throw new UsageError("--sweep context: sets the lengths itself, expected no --prompt-tokens and no --tokens");
     }
     if (over === undefined || over === "batch" || over === "bits" || over === "kv") checkContext(shape, workload.promptTokens + workload.tokens, "--prompt-tokens and --tokens");
-    const formatNames = { weights: formats.weights.name, kv: formats.kv.name, activations: formats.activations.name };
+    const formatNames = { weights: formats.weights.name, kv: kvName(formats.kv), activations: formats.activations.name };
     const facts = { shape: shape.config.name, ...formatNames, ...workload };
 
     if (over === "capacity") {

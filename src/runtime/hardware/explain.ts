@@ -29,9 +29,10 @@ export function whyItLoses(plan: Plan, best: Plan | undefined, tokens: number, c
   const parts = (Object.keys(plan.decode.parts) as Part[]).map((part) => ({ part, excess: plan.decode.parts[part] - best.decode.parts[part] }));
   const worst = parts.reduce((most, one) => (one.excess > most.excess ? one : most));
   const prefill = plan.ttftMs - best.ttftMs;
-  if (plan.pools && tokens * plan.tpotMs < plan.ttftMs) return `its ${plan.pools.prefill} prefill devices take ${formatMs(plan.ttftMs)} for what is decoded in ${formatMs(tokens * plan.tpotMs)}: decode waits`;
-  if (plan.pools && plan.ttftMs < 0.5 * tokens * plan.tpotMs) {
-    return `its ${plan.pools.prefill} prefill devices work ${formatMs(plan.ttftMs)} of every ${formatMs(tokens * plan.tpotMs)} and idle else`;
+  const otherPools = plan.pools && plan.pools.prefill !== best.pools?.prefill;
+  if (otherPools && tokens * plan.tpotMs < plan.ttftMs) return `its ${plan.pools?.prefill} prefill devices take ${formatMs(plan.ttftMs)} for what is decoded in ${formatMs(tokens * plan.tpotMs)}: decode waits`;
+  if (otherPools && plan.ttftMs < 0.5 * tokens * plan.tpotMs) {
+    return `its ${plan.pools?.prefill} prefill devices work ${formatMs(plan.ttftMs)} of every ${formatMs(tokens * plan.tpotMs)} and idle else`;
   }
   if (prefill > tokens * worst.excess) return `prompts take ${formatMs(prefill)} longer`;
   return worst.excess > 0 ? WORDS[worst.part](formatMs(worst.excess), plan.decode) : "nearly the same";

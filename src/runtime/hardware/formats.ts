@@ -23,13 +23,34 @@ export function parseFormat(text: string): NumberFormat | undefined {
   return { name: text.replace(":row", ""), bits: Number(match[1]), group };
 }
 
+/** `FORMAT`, or `k=FORMAT,v=FORMAT` for keys and values; one that is left out is f16. */
+export function parseKvFormats(text: string): { k: NumberFormat; v: NumberFormat } | undefined {
+  const both = parseFormat(text);
+  if (both) return { k: both, v: both };
+  const formats: { k?: NumberFormat; v?: NumberFormat } = {};
+  for (const part of text.split(",")) {
+    const match = /^([kv])=(.+)$/.exec(part);
+    const format = match && parseFormat(match[2]);
+    const side = match?.[1] as "k" | "v" | undefined;
+    if (!format || !side || formats[side]) return undefined;
+    formats[side] = format;
+  }
+  const f16 = parseFormat("f16")!;
+  return { k: formats.k ?? f16, v: formats.v ?? f16 };
+}
+
+/** "int8", or "k=int8,v=int4" where the two differ. */
+export function kvName({ k, v }: { readonly k: NumberFormat; readonly v: NumberFormat }): string {
+  return k.name === v.name ? k.name : `k=${k.name},v=${v.name}`;
+}
+
 export const FORMAT_HELP = "f32, f16, bf16, int2 to int8 (one f32 scale a row), or int8:32 (one every 32 columns)";
 
 /** Bytes of a tensor in this format, scales included; every row begins on a byte. */
 export function formatBytes({ bits, group }: NumberFormat, shape: readonly number[]): number {
   const cols = shape[shape.length - 1];
   const rows = shape.reduce((a, b) => a * b, 1) / cols;
-  return rows * (Math.ceil((cols * bits) / 8) + (group === 0 ? 0 : 4 * Math.ceil(cols / group)));
+  return rows * (Math.ceil((cols * bits) / 8) + (group === 0 ? 0 : 4 * Math.ceil(cols / Math.min(group, cols))));
 }
 
 /** A tensor without storage, of the size that it would have in `format`. */

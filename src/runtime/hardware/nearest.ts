@@ -12,6 +12,7 @@ export function editDistance(a: string, b: string): number {
 /** What an error says of a name nobody knows: the names that are known, and the nearest of them. */
 export function unknownName(found: string, known: readonly string[]): string {
   const wanted = found.toLowerCase();
-  const nearest = known.reduce((best, name) => (editDistance(wanted, name) < editDistance(wanted, best) ? name : best), known[0]);
+  const distance = (name: string) => (name.startsWith(wanted) ? 0 : editDistance(wanted, name));
+  const nearest = known.reduce((best, name) => (distance(name) < distance(best) ? name : best), known[0]);
   return `expected one of ${known.join(", ")}, found ${JSON.stringify(found)} (did you mean ${nearest}?)`;
 }

@@ -188,11 +188,14 @@ export function searchPlans(problem: PlanProblem, { devices, objective, fixed, p
   return { plans: sorted.filter(({ fits }) => fits), tooLarge: sorted.filter(({ fits }) => !fits), rejected };
 }
 
-/** Orders plans, the best first. */
+/** Orders plans, the best first: by the objective, and where that is the same by the other figures. */
 export function better(objective: Objective): (a: Plan, b: Plan) => number {
-  if (objective === "throughput") return (a, b) => b.tokensPerSecond - a.tokensPerSecond;
-  const field = objective === "tpot" ? "tpotMs" : "ttftMs";
-  return (a, b) => a[field] - b[field];
+  const figures = { throughput: ({ tokensPerSecond }: Plan) => 1 / tokensPerSecond, tpot: ({ tpotMs }: Plan) => tpotMs, ttft: ({ ttftMs }: Plan) => ttftMs };
+  const order = [objective, ...OBJECTIVES.filter((other) => other !== objective)].map((name) => figures[name]);
+  return (a, b) => {
+    const figure = order.find((one) => Math.abs(one(a) - one(b)) > 1e-9 * one(a));
+    return figure ? figure(a) - figure(b) : 0;
+  };
 }
 
 function unified({ workload }: PlanProblem, cost: LayoutCost): Plan {

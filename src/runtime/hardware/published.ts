@@ -26,7 +26,7 @@ const check = (what: string, unit: string, published: number, projected: number,
 
 /** A 7B model at 8 bits reads its 7 GB once a token: the ceilings that this sets, batch 1, in ms a token. */
 export function checkCeilings(): Check[] {
-  const on = traced(SHAPES["llama-2-7b"], { weights: parseFormat("int8")!, kv: F16, activations: F16 });
+  const on = traced(SHAPES["llama-2-7b"], { weights: parseFormat("int8")!, kv: { k: F16, v: F16 }, activations: F16 });
   const trace = traceWorkload(on, { batch: 1, promptTokens: 512, tokens: 128 });
   const known = [
     { hw: "rtx-4090", published: 7, bandwidth: "1008 GB/s" },
@@ -46,7 +46,7 @@ const SARATHI = "Agrawal et al. 2023, SARATHI, arXiv 2308.16369, LLaMA-13B on an
  * mixed step; a piggybacked decode costs what the mixed step takes beyond a prompt of 1024 alone.
  */
 export function checkSarathi(): Check[] {
-  const formats: Formats = { weights: F16, kv: F16, activations: F16 };
+  const formats: Formats = { weights: F16, kv: { k: F16, v: F16 }, activations: F16 };
   const on = traced(SHAPES["llama-2-13b"], formats);
   const hardware = device("a6000");
   const decode = { past: 1023, tokens: 1, prompt: false };

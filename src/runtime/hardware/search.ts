@@ -81,7 +81,7 @@ export function movesFrom(best: Candidate, named: NamedShape, formats: Formats, 
     const { batch, promptTokens, tokens } = { ...best, ...change };
     if (promptTokens + tokens > named.config.contextLength) return [];
     const options = { hardware, launch: best.launch, counting: best.attention === "naive" ? "products" : "attention" } as const;
-    const shares = summary(sharesOf(traceAll(on, { batch, promptTokens, tokens }), options));
+    const shares = summary(sharesOf(traceAll(on, { batch, promptTokens, tokens }, 1), options));
     return [{ ...best, batch, promptTokens, tokens, ...shares, distance: distance(shares) }];
   };
   const ratio = best.tokens / best.promptTokens;

@@ -1,6 +1,6 @@
 import { type Formats, kvBytes, traceDecode, traced, type Traced, type Workload, workspaceBytes } from "./trace.ts";
 import type { NamedShape } from "../../model/shapes.ts";
-import { parseFormat } from "./formats.ts";
+import { parseFormat, parseKvFormats } from "./formats.ts";
 import { type Hardware } from "./hardware.ts";
 import { project, type Projection, type ProjectOptions, traceWorkload } from "./projection.ts";
 import { stepTime } from "./roof.ts";
@@ -29,7 +29,7 @@ export function sweep(kind: Sweep, shape: NamedShape, formats: Formats, workload
     if (kind === "batch") work = { ...workload, batch: Number(value) };
     if (kind === "context") work = { ...workload, promptTokens: Number(value) - 1, tokens: 1 };
     if (kind === "bits") on = traced(shape, { ...formats, weights: parseFormat(value)! });
-    if (kind === "kv") on = traced(shape, { ...formats, kv: parseFormat(value)! });
+    if (kind === "kv") on = traced(shape, { ...formats, kv: parseKvFormats(value)! });
     if (!shape.config.rope && work.promptTokens + work.tokens > shape.config.contextLength) return [];
     const trace = traceWorkload(on, work);
     return [{ value, projections: hardware.map((device) => project(trace, device, options)) }];
@@ -55,7 +55,7 @@ const MOST_TRACED = 4096;
 /** The largest batch for every context and KV format. */
 export function capacities(shape: NamedShape, formats: Formats, hardware: readonly Hardware[], options: ProjectOptions = {}): Capacity[] {
   return SWEEP_VALUES.kv.flatMap((kv) => {
-    const on = traced(shape, { ...formats, kv: parseFormat(kv)! });
+    const on = traced(shape, { ...formats, kv: parseKvFormats(kv)! });
     return SWEEP_VALUES.context.map(Number).flatMap((context) => {
       if (!shape.config.rope && context > shape.config.contextLength) return [];
       const sequenceBytes = kvBytes(on, context);

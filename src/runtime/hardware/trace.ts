@@ -12,7 +12,7 @@ import { ghostOf, type NumberFormat } from "./formats.ts";
 export interface Formats {
   /** Matrices, the embedding among them. */
   readonly weights: NumberFormat;
-  readonly kv: NumberFormat;
+  readonly kv: { readonly k: NumberFormat; readonly v: NumberFormat };
   /** Everything else: activations, norms, biases. */
   readonly activations: NumberFormat;
 }
@@ -23,6 +23,7 @@ export interface Traced {
   readonly formats: Formats;
   readonly model: Model;
   readonly kernels: Kernels;
+  readonly cache: KvCache;
   readonly attention: AttentionMethod;
   /** Bytes of all weights. */
   readonly weightBytes: number;
@@ -49,20 +50,23 @@ export interface TraceRun {
 
 /** The named model with weights, KV pages and activations of the given formats, which take no memory: only their sizes exist. */
 export function traced(shape: NamedShape, formats: Formats, attention: AttentionMethod = "tiled"): Traced {
+  const { kv, activations } = formats;
   const kernels: Kernels = {
     ...shapeKernels(),
     // KV pages are the only tensors of four dimensions: [layers, heads, positions, headDim].
-    alloc: (_, dims) => ghostOf(dims.length === 4 ? formats.kv : formats.activations, dims),
+    alloc: (dtype, dims) => ghostOf(dims.length < 4 ? activations : dtype === KEYS ? kv.k : kv.v, dims),
     packer: ({ shape: dims, name }) => ({ write: () => {}, finish: () => ghostOf(formats.weights, dims, name) }),
   };
+  const cache = new KvCache(kernels, shape.config, Number.MAX_SAFE_INTEGER, { kv: { k: KEYS, v: VALUES }, prefixIndex: false });
   const weights = randomWeights(shape, kernels, "f32");
-  return { shape, formats, model: createModel(shape.config, weights), kernels, attention, weightBytes: weightBytes(weights) };
+  return { shape, formats, model: createModel(shape.config, weights), kernels, cache, attention, weightBytes: weightBytes(weights) };
 }
 
+/** What the cache calls its two formats, so that `alloc` can tell keys from values. */
+const [KEYS, VALUES] = ["int8", "int4"] as const;
+
 /** Runs the decoder once and returns what every op recorded, the choice of each sequence's next token included. */
-export function traceStep({ model, kernels, attention }: Traced, runs: readonly TraceRun[]): OpRecord[] {
-  const pages = runs.reduce((sum, { past, tokens }) => sum + Math.ceil((past + tokens) / PAGE_SIZE), 0);
-  const cache = new KvCache(kernels, model.config, pages);
+export function traceStep({ model, kernels, cache, attention }: Traced, runs: readonly TraceRun[]): OpRecord[] {
   const ledger = new Ledger(true, { timing: false, records: true });
   const ops = new Ops(kernels, ledger, attention);
   const batch = runs.map(({ past, tokens, prompt, logits = true }): Run => {
@@ -75,6 +79,7 @@ export function traceStep({ model, kernels, attention }: Traced, runs: readonly 
     const row = logits.as([1, logits.cols]);
     for (let i = 0; i < logits.rows; i++) ops.sample(row, () => 0);
   }
+  for (const { sequence } of batch) cache.release(sequence);
   return ledger.records;
 }
 
@@ -129,11 +134,12 @@ export function traceDecodes(on: Traced, { batch, promptTokens, tokens }: Worklo
 }
 
 /** Bytes that `positions` positions of one sequence take in the KV cache, as pages. */
-export function kvBytes({ kernels, model }: Traced, positions: number): number {
-  const cache = new KvCache(kernels, model.config, Math.ceil(positions / PAGE_SIZE));
+export function kvBytes({ cache }: Traced, positions: number): number {
   const sequence = cache.create();
-  cache.append(sequence, Math.min(positions, PAGE_SIZE));
-  return cache.bytesInUse * Math.ceil(positions / PAGE_SIZE);
+  cache.append(sequence, 1);
+  const page = cache.bytesInUse;
+  cache.release(sequence);
+  return page * Math.ceil(positions / PAGE_SIZE);
 }
 
 /** Most bytes of activations that one op reads and writes: room that a device needs beside weights and KV. */
