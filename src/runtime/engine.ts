@@ -26,6 +26,8 @@ export interface EngineOptions extends SchemeOptions {
   tokenizer?: string | ByteSource;
   /** Default `auto`. */
   backend?: Backend;
+  /** Threads of the wasm kernels; default all that the machine offers. */
+  threads?: number;
   /** Positions that one sequence may take; default the model's own context, at most 4096. */
   context?: number;
   /** Sequences that the KV cache can hold at full context; pages are allocated when first needed. Default 16. */
@@ -122,7 +124,7 @@ export class Engine {
         if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name}: expected a whole number, 1 or more, found ${value}`);
       }
       const schemes = resolveSchemes(options, file.config);
-      const kernels = createKernels(options.backend ?? "auto");
+      const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads, scalarOnly: schemes.scalarOnly });
       checkAbilities(kernels, resolveFormats(options.kv), resolveWindow(file.config, options));
       const model = createModel(file.config, loadWeights(file, file.config, kernels, { ...schemes.load, onProgress: options.onProgress }));
       const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
@@ -137,6 +139,10 @@ export class Engine {
 
   get backend(): string {
     return this.ops.kernels.name;
+  }
+
+  get threads(): number {
+    return this.ops.kernels.threads;
   }
 
   /**

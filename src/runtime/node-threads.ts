@@ -1,3 +1,4 @@
+import { availableParallelism } from "node:os";
 import { Worker } from "node:worker_threads";
 import type { Spawn } from "../tensor/wasm/index.ts";
 import { WORKER_BODY } from "../tensor/wasm/index.ts";
@@ -15,3 +16,6 @@ export const spawnThread: Spawn = (data) => {
   worker.unref();
   return { terminate: () => void worker.terminate() };
 };
+
+/** How many threads can run at once here. */
+export const availableThreads = (): number => availableParallelism();

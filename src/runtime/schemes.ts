@@ -24,13 +24,14 @@ export interface SchemeOptions {
 }
 
 /** @throws RangeError naming the option, what was expected and what was found. */
-export function resolveSchemes(options: SchemeOptions, config: ModelConfig): { load: LoadOptions; activations: ActivationFormat } {
+export function resolveSchemes(options: SchemeOptions, config: ModelConfig): { load: LoadOptions; activations: ActivationFormat; scalarOnly?: string } {
   const { weights = "keep", sparsity = "none", activations = "f32", calibration, layer } = options;
   if (calibration) checkCalibration(calibration, config);
   const [dtype, fixed] = activations.split(":") as [ActivationFormat["dtype"], "static"?];
   if (!ACTIVATIONS.includes(activations)) throw new RangeError(`activations: expected one of ${ACTIVATIONS.join(", ")}, found ${JSON.stringify(activations)}`);
   if (fixed && !calibration) throw new RangeError(`activations: ${activations} needs a calibration, found none (run.ts calibrate makes one)`);
   return {
+    scalarOnly: dtype !== "f32" ? `${dtype} activations` : sparsity !== "none" ? "sparse weights" : undefined,
     load: { weights: parseWeights(weights), sparsity, calibration, layer },
     activations: fixed && calibration ? { dtype, scale: staticScales(calibration, config.nLayers, dtype === "int8" ? "int8" : "int16") } : { dtype },
   };

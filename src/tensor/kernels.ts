@@ -93,6 +93,8 @@ export interface KvAbilities {
  */
 export interface Kernels {
   readonly name: string;
+  /** Threads that compute, the calling one included. */
+  readonly threads: number;
   readonly kv: KvAbilities;
   /** Memory that these kernels can compute in: activations, KV pages. Zeroed. */
   alloc(dtype: PlainDType, shape: readonly number[], group?: number): Tensor;

@@ -10,6 +10,7 @@ const nothing = () => {};
 export function shapeKernels(): Kernels {
   return {
     name: "shapes",
+    threads: 1,
     kv: { formats: ["f32", "int8", "int4"], windows: true },
     alloc: (dtype, shape, group) => ghost(dtype, shape, group),
     free: nothing,

@@ -26,7 +26,8 @@ export const bench: Command = {
     "prompt-tokens": { type: "string", value: "P", help: "prompt length (default 64)" },
     tokens: { type: "string", value: "N", help: "tokens to decode (default 32)" },
     repeat: { type: "string", value: "R", help: "timed repetitions, the median counts (default 3)" },
-    backend: { type: "string", value: "NAME", help: "auto (default), scalar, or shapes: costs only, nothing is computed" },
+    backend: { type: "string", value: "NAME", help: "auto (default), wasm, scalar, or shapes: costs only, nothing is computed" },
+    threads: ENGINE_OPTIONS.threads,
     attention: ENGINE_OPTIONS.attention,
     ...JSON_OPTION,
   },
@@ -40,7 +41,7 @@ export const bench: Command = {
     if (text(values, "shape") !== undefined && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
     const bySource = text(values, "shape") === undefined ? values : { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") };
 
-    const kernels = backend === "shapes" ? shapeKernels() : createKernels(backend);
+    const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, { threads: number(values, "threads", { integer: true, min: 1 }) });
     const { model, parameters, activations } = modelFor(values, await schemesFrom(bySource, io), io, kernels);
     const { contextLength } = model.config;
     if (promptTokens + tokens > contextLength) {
@@ -52,7 +53,7 @@ export const bench: Command = {
     kernels.close();
 
     const { bytesPerDecodeStep, kvBytesPerToken, ...speeds } = result;
-    const facts = { backend: kernels.name, threads: 1, model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep }, kv: { ...kv, bytesPerToken: kvBytesPerToken } };
+    const facts = { backend: kernels.name, threads: kernels.threads, model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep }, kv: { ...kv, bytesPerToken: kvBytesPerToken } };
     if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, ...speeds }, null, 2)}\n`);
     const { prefill, decode, breakdown } = speeds;
     const lines = [

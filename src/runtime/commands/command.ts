@@ -141,7 +141,8 @@ export const KV_OPTIONS = {
 
 export const ENGINE_OPTIONS = {
   context: { type: "string", value: "N", help: "positions that a sequence may take (default: the model's own, at most 4096)" },
-  backend: { type: "string", value: "NAME", help: "auto (default) or scalar" },
+  backend: { type: "string", value: "NAME", help: "auto (default), wasm or scalar" },
+  threads: { type: "string", value: "N", help: "threads of the wasm kernels (default: all that the machine offers)" },
   attention: { type: "string", value: "NAME", help: "tiled (default) or naive, the textbook's" },
   ...KV_OPTIONS,
   window: { type: "string", value: "N", help: "attention sees the last N positions and the sinks: endless generation in fixed memory" },
@@ -194,6 +195,7 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
     ...(await schemesFrom(values, io)),
     tokenizer: tokenizer === undefined ? undefined : io.openFile(tokenizer),
     backend: choice(values, "backend", BACKENDS, "auto"),
+    threads: number(values, "threads", { integer: true, min: 1 }),
     attention: choice(values, "attention", ["tiled", "naive"] as const, "tiled"),
     context: number(values, "context", { integer: true, min: 2 }),
     kv: kvFrom(values),

@@ -79,5 +79,5 @@ function generateParams(values: Values) {
 
 function toJson(engine: Engine, { timings, ...result }: GenerationResult) {
   const kv = { ...engine.cache.formats, ...engine.cache.stats() };
-  return { ...result, backend: engine.backend, timings: { loadMs: engine.loadMs, ...timings }, kv, breakdown: engine.breakdown() };
+  return { ...result, backend: engine.backend, threads: engine.threads, timings: { loadMs: engine.loadMs, ...timings }, kv, breakdown: engine.breakdown() };
 }

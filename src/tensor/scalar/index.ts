@@ -9,6 +9,7 @@ import { activate, add, gated, layerNorm, rmsNorm, rope, ropeAngles, softmax } f
 export function scalarKernels(): Kernels {
   return {
     name: "scalar",
+    threads: 1,
     kv: { formats: ["f32", "int8", "int4"], windows: true },
     alloc: (dtype, shape, group) => zeros(dtype, shape, group),
     free: () => {},
