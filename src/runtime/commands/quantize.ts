@@ -11,6 +11,9 @@ import { formatBytes } from "../report.ts";
 import { choice, type Command, flag, type Io, JSON_OPTION, MODEL_OPTIONS, text, UsageError, type Values } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
+/** `ModelFile.format` of what `convert` is for. */
+const FOLDER_FORMAT = "Hugging Face folder";
+
 const TYPES = Object.keys(FILE_TYPES) as FileType[];
 
 export const quantize: Command = {
@@ -32,6 +35,7 @@ export const quantize: Command = {
     if (io.isSameFile(source, out)) throw new Error(`${out}: --out is the model itself: expected another file`);
 
     const file = openFrom(values, io);
+    if (file.format === FOLDER_FORMAT) throw new Error(`${source}: expected a GGUF file or a llama2.c checkpoint, found a Hugging Face folder (run.ts convert takes it, and --type)`);
     const { folds, importance } = await calibrated(values, io, file, type);
     const target = io.createFile(out);
     try {
