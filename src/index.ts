@@ -1,6 +1,7 @@
 /** memwall as a library: load a model, generate, and read what every op cost. */
 export { Engine, type EngineOptions, type GenerateParams } from "./runtime/engine.ts";
 export { Generation, type FinishReason, type GenerationResult, type GenerationTimings } from "./runtime/generation.ts";
+export type { Session } from "./runtime/session.ts";
 export type { SamplingParams } from "./runtime/sampler.ts";
 export type { Backend } from "./runtime/backend.ts";
 export { describeRun, phaseTable } from "./runtime/report.ts";
@@ -20,8 +21,10 @@ export { type LayerWeights, linears, weightBytes, type Weights } from "./model/w
 export { FormatError } from "./model/formats/errors.ts";
 export { type ByteSource, memorySource } from "./model/formats/source.ts";
 export type { Tokenizer, TokenStream } from "./model/tokenizer/tokenizer.ts";
-export { KvCache, KvCacheFullError, type KvSequence, PAGE_SIZE } from "./kvcache/cache.ts";
-export type { Kernels } from "./tensor/kernels.ts";
+export { KvCache, KvCacheFullError, type KvCacheOptions, type KvCacheStats, type KvSequence, PAGE_SIZE } from "./kvcache/cache.ts";
+export { KV_FORMATS, type KvFormat, type KvFormats } from "./kvcache/format.ts";
+export { SnapshotError } from "./kvcache/snapshot.ts";
+export type { AttentionWindow, Kernels } from "./tensor/kernels.ts";
 export { Ledger, type LedgerOptions, OP_KINDS, type OpHook, type OpKind, type OpRecord, type Phase, type Total, type Traffic } from "./tensor/ledger.ts";
 export { type AttentionMethod, type Linear, Ops } from "./tensor/ops.ts";
 export { scalarKernels } from "./tensor/scalar/index.ts";

@@ -16,7 +16,7 @@ export function describeRun(engine: Engine, result: GenerationResult, style: Rep
   const dim = (text: string) => (style.color ? `\x1b[2m${text}\x1b[22m` : text);
   const { ttftMs, tpotMs, prefillTokensPerSecond, decodeTokensPerSecond } = result.timings;
   const speeds = [
-    `${plural(result.promptTokens, "prompt token")}, first token after ${formatMs(ttftMs)}`,
+    `${plural(result.promptTokens, "prompt token")}${result.cachedTokens > 0 ? ` (${count(result.cachedTokens)} in the KV cache already)` : ""}, first token after ${formatMs(ttftMs)}`,
     ...(prefillTokensPerSecond === null ? [] : [`prefill ${count(prefillTokensPerSecond)} tokens/s`]),
     ...(decodeTokensPerSecond === null ? [] : [`decode ${count(decodeTokensPerSecond)} tokens/s (${formatMs(tpotMs!)} each)`]),
   ];
