@@ -11,7 +11,7 @@ export interface Box {
   readonly bottom: number;
 }
 
-export const plotBox = (width: number, height: number): Box => ({ width, height, left: 52, right: width - 14, top: 14, bottom: height - 44 });
+export const plotBox = (width: number, height: number): Box => ({ width, height, left: 60, right: width - 14, top: 14, bottom: height - 44 });
 
 /** An image with a text alternative. */
 export function svg({ width, height }: Pick<Box, "width" | "height">, label: string, ...children: readonly string[]): string {
@@ -28,7 +28,7 @@ export function axes(box: Box, x: Scale, y: Scale, xTitle: string, yTitle: strin
     ...x.ticks.map(({ value, label }) => tag("line", { x1: x.at(value), x2: x.at(value), y1: top, y2: bottom, class: "grid" }) + text(x.at(value), bottom + 16, label, { class: "mid" })),
     tag("path", { d: `M${left} ${top}V${bottom}H${right}`, class: "axis" }),
     text((left + right) / 2, bottom + 36, xTitle, { class: "mid title" }),
-    text(0, 0, yTitle, { class: "mid title", transform: `translate(13 ${(top + bottom) / 2}) rotate(-90)` }),
+    text(0, 0, yTitle, { class: "mid title", transform: `translate(11 ${(top + bottom) / 2}) rotate(-90)` }),
   ].join("");
 }
 
@@ -53,7 +53,8 @@ export function rect(x: number, y: number, width: number, height: number, colour
 
 export interface LegendEntry {
   readonly name: string;
-  readonly colour: string;
+  /** Left out for a remark without a sample. */
+  readonly colour?: string;
   /** Shape of its mark; a square patch without one. */
   readonly shape?: number;
   /** Dash pattern of its line. */
@@ -63,6 +64,7 @@ export interface LegendEntry {
 /** What the colours and marks mean; hidden from screen readers, for which the table says it in words. */
 export function legend(entries: readonly LegendEntry[]): string {
   const sample = ({ colour, shape, dash }: LegendEntry) => {
+    if (colour === undefined) return "";
     const line = dash === undefined ? "" : tag("line", { x1: 1, x2: 27, y1: 7, y2: 7, class: `curve ${colour}`, "stroke-dasharray": dash });
     const width = dash === undefined ? 14 : 28;
     const sign = shape === undefined ? rect(1, 1, 12, 12, colour) : mark(shape, width / 2, 7, 5, colour);

@@ -1,5 +1,6 @@
 import { parameterCount } from "../../model/config.ts";
 import { PAGE_SIZE } from "../../kvcache/cache.ts";
+import type { KvFormats } from "../../kvcache/format.ts";
 import { weightBytes } from "../../model/weights.ts";
 import type { OpRecord } from "../../tensor/ledger.ts";
 import type { Engine } from "../engine.ts";
@@ -18,8 +19,9 @@ export interface RunOptions {
   readonly hardware: readonly Hardware[];
 }
 
-/** Most keys and layers whose attention is drawn. */
-const MOST_KEYS = 48;
+/** Most keys and layers whose attention is drawn; where keys are left out, the first ones stay, which often act as sinks. */
+const MOST_KEYS = 60;
+const FIRST_KEYS = 4;
 const MOST_LAYERS = 8;
 
 /**
@@ -47,7 +49,7 @@ export async function collectRun(engine: Engine, prompt: string | readonly numbe
   const machine = measureMachine(stepper.kernels);
   const tied = model.weights.output.weight === model.weights.tokenEmbedding;
   const { format } = model.weights.layers[0].q.weight;
-  const formats = formatsOf(format, cache.formats.k);
+  const formats = formatsOf(format, cache.formats);
   const workload = { batch: 1, promptTokens: promptIds.length, tokens: result.tokens.length - 1 };
   const { trace: _, ...projected } = onHardware({ config, tied }, formats, workload, hardware);
   const { points, ...sums } = fromSteps(stepsOf(ledger.records));
@@ -72,10 +74,10 @@ export async function collectRun(engine: Engine, prompt: string | readonly numbe
 }
 
 /** The formats of the cost-only decoder that stands for the loaded one. */
-function formatsOf(weights: string, kv: string): Formats {
+function formatsOf(weights: string, kv: KvFormats): Formats {
   const grouped = (name: string) => parseFormat(name === "f32" ? name : `${name}:32`);
   const f32 = parseFormat("f32")!;
-  return { weights: grouped(weights) ?? parseFormat("int8:32")!, kv: parseFormat(kv) ?? f32, activations: f32 };
+  return { weights: grouped(weights) ?? parseFormat("int8:32")!, kv: { k: parseFormat(kv.k) ?? f32, v: parseFormat(kv.v) ?? f32 }, activations: f32 };
 }
 
 function stepsOf(records: readonly OpRecord[]): Executed[] {
@@ -100,19 +102,24 @@ function tokenView(stepper: ReturnType<Engine["stepper"]>, ids: readonly number[
   const { nLayers } = stepper.model.config;
   const layers = Array.from({ length: Math.min(nLayers, MOST_LAYERS) }, (_, i) => Math.round((i * (nLayers - 1)) / Math.max(1, Math.min(nLayers, MOST_LAYERS) - 1)));
   const attention: TokenView["attention"][number][] = [];
-  let firstKey = 0;
   let positions: number[] = [];
   for (const layer of layers) {
     const weights = stepper.attention(layer);
-    firstKey = Math.max(0, weights.keys - MOST_KEYS);
-    positions = Array.from({ length: weights.keys - firstKey }, (_, i) => weights.position(firstKey + i));
+    const shown = shownKeys(weights.keys);
+    positions = shown.map((key) => weights.position(key));
+    const row = (weights.queries - 1) * weights.keys;
     for (let head = 0; head < weights.heads; head++) {
-      const own = weights.at(head).subarray((weights.queries - 1) * weights.keys + firstKey, weights.queries * weights.keys);
-      attention.push({ layer, head, weights: [...own] });
+      const own = weights.at(head);
+      attention.push({ layer, head, weights: shown.map((key) => own[row + key]) });
     }
   }
   return {
-    ...{ position, piece: piece(ids[position]), keys: positions.map((at) => piece(ids[at])), firstKey: positions[0], attention },
+    ...{ position, piece: piece(ids[position]), keys: positions.map((at) => ({ position: at, piece: piece(ids[at]) })), attention },
     lens: stepper.lens(3).map(({ layer, entropy, top }) => ({ layer, entropy, top: top.map(({ id, probability }) => ({ piece: piece(id), probability })) })),
   };
+}
+
+function shownKeys(keys: number): number[] {
+  const all = Array.from({ length: keys }, (_, i) => i);
+  return keys <= MOST_KEYS ? all : [...all.slice(0, FIRST_KEYS), ...all.slice(keys - MOST_KEYS + FIRST_KEYS)];
 }

@@ -126,11 +126,9 @@ export interface HardwareRow {
 export interface TokenView {
   readonly position: number;
   readonly piece: string;
-  /** The positions that were looked at, by name. */
-  readonly keys: readonly string[];
-  /** First key shown; earlier ones are left out. */
-  readonly firstKey: number;
-  /** Rows of attention weights over the shown keys. */
+  /** The positions that were looked at: all, or the first few and the last ones. */
+  readonly keys: readonly { readonly position: number; readonly piece: string }[];
+  /** Attention weights over these keys. */
   readonly attention: readonly { readonly layer: number; readonly head: number; readonly weights: readonly number[] }[];
   /** What the model would say next if it ended after a layer (-1: the embedding). */
   readonly lens: readonly { readonly layer: number; readonly entropy: number; readonly top: readonly { readonly piece: string; readonly probability: number }[] }[];

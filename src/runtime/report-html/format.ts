@@ -18,6 +18,9 @@ export function digits(value: number): string {
 
 export const withUnit = (value: number, unit: string): string => (unit === "" ? digits(value) : `${digits(value)} ${unit}`);
 
+/** 10^9 or 10^12 operations per second. */
+export const rate = (gflops: number): string => (gflops >= 1000 ? `${digits(gflops / 1000)} TFLOP/s` : `${digits(gflops)} GFLOP/s`);
+
 /** Microseconds or milliseconds or seconds, whichever reads best. */
 export function duration(us: number): string {
   if (us >= 1e6) return `${digits(us / 1e6)} s`;

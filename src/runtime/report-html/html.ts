@@ -36,9 +36,10 @@ export function table(caption: string, head: readonly string[], rows: readonly (
   const cell = ({ text, value }: Cell) => (value === undefined ? escape(text) : `<data value="${value}">${escape(text)}</data>`);
   const line = ([first, ...rest]: readonly Cell[]) =>
     `<tr><th scope="row">${cell(first)}</th>${rest.map((one) => `<td${one.value === undefined ? "" : ' class="n"'}>${cell(one)}</td>`).join("")}</tr>`;
+  const side = (i: number) => (rows.some((row) => row[i]?.value !== undefined) && i > 0 ? ' class="n"' : "");
   return [
     `<div class="scroll" role="region" tabindex="0" aria-label="${escape(caption)}"><table><caption>${escape(caption)}</caption>`,
-    `<thead><tr>${head.map((name) => `<th scope="col">${escape(name)}</th>`).join("")}</tr></thead>`,
+    `<thead><tr>${head.map((name, i) => `<th scope="col"${side(i)}>${escape(name)}</th>`).join("")}</tr></thead>`,
     `<tbody>${rows.map(line).join("\n")}</tbody></table></div>`,
   ].join("");
 }

@@ -53,7 +53,7 @@ summary{cursor:pointer;padding:8px 0;color:var(--focus)}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums}
 caption{text-align:left;color:var(--soft);padding:4px 0}
 th,td{padding:4px 10px 4px 0;border-bottom:1px solid var(--line);text-align:left;vertical-align:top;white-space:nowrap}
-td.n{text-align:right}
+td.n,th.n{text-align:right}
 thead th{border-bottom:2px solid var(--soft)}
 :focus-visible{outline:3px solid var(--focus);outline-offset:2px}
 footer{padding-bottom:32px;color:var(--soft);font-size:.9rem}

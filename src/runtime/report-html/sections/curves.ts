@@ -1,6 +1,6 @@
 import { axes, type Box, type LegendEntry, mark, plotBox, svg, text } from "../chart.ts";
 import type { CurveRow, ReportData } from "../data.ts";
-import { digits, numberCell, orNone } from "../format.ts";
+import { count, digits, numberCell, orNone } from "../format.ts";
 import { table, tag, words } from "../html.ts";
 import { doubling, linear, logarithmic, type Scale } from "../scale.ts";
 import { chart, numbers, type Section, section } from "../section.ts";
@@ -78,7 +78,7 @@ function batchSentence({ batch, devices }: ReportData["curves"]): string {
 
 function contextSentence({ context, devices }: ReportData["curves"]): string {
   const found = ends(context, devices, "tpotMs");
-  return found ? `On ${found.device}, a step at ${found.last.value} positions takes ${digits(found.ratio)} times as long as at ${found.first.value}: the KV cache is read for every token, on top of the weights.` : NOTHING_FITS;
+  return found ? `On ${found.device}, a step at ${count(Number(found.last.value))} positions takes ${digits(found.ratio)} times as long as at ${count(Number(found.first.value))}: the KV cache is read for every token, on top of the weights.` : NOTHING_FITS;
 }
 
 function bitsSentence({ bits, devices }: ReportData["curves"], context: number): string {

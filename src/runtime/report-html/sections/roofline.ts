@@ -1,6 +1,6 @@
 import { axes, mark, plotBox, svg, text } from "../chart.ts";
 import type { ReportData, RooflinePoint } from "../data.ts";
-import { bytesCell, countCell, digits, numberCell, percent } from "../format.ts";
+import { bytesCell, countCell, digits, numberCell, percent, rate } from "../format.ts";
 import { table, tag, words } from "../html.ts";
 import { logarithmic } from "../scale.ts";
 import { chart, kindColour, kindIndex, kindLegend, numbers, type Section, section } from "../section.ts";
@@ -8,9 +8,10 @@ import { chart, kindColour, kindIndex, kindLegend, numbers, type Section, sectio
 const placed = ({ intensity, gflops }: RooflinePoint) => intensity > 0 && gflops > 0;
 
 /** Every op of the run under the roof that bandwidth and arithmetic make. */
-export function rooflineSection({ roofline, run }: ReportData): Section {
+export function rooflineSection({ roofline, run, model }: ReportData): Section {
   const { points, bandwidthGBs, peaks } = roofline;
-  const body = chart((width) => draw(width, roofline, sentence(roofline)), [...kindLegend(true), { name: "hollow: prefill, filled: decode; larger: more time", colour: "c5", shape: 0 }]);
+  const see = sentence(roofline, model.weights);
+  const body = chart((width) => draw(width, roofline, see), [...kindLegend(true), { name: "hollow: prefill, filled: decode; larger: more time" }]);
   const ops = table(
     "Each op of the run, all its calls together",
     ["op", "phase", "kind", "calls", "flops", "bytes", "time, ms", "flops/byte", "GFLOP/s"],
@@ -24,11 +25,13 @@ export function rooflineSection({ roofline, run }: ReportData): Section {
     ...peaks.map(({ format, gflops }) => [words(`arithmetic, ${format}`), numberCell(gflops, "GFLOP/s"), words(digits(gflops / bandwidthGBs))]),
   ]);
   const how = run.mode === "measured" ? `Times are measured; the roof is a quick measurement of ${run.machine}.` : `Nothing was computed: each op takes the time that ${run.machine}'s roof allows.`;
-  return section("roofline", "Roofline", `${sentence(roofline)} ${how}`, body, numbers("The ops as numbers", ops, roofs));
+  const over = points.filter((point) => placed(point) && point.gflops > 1.05 * Math.min(point.intensity * bandwidthGBs, Math.max(...peaks.map(({ gflops }) => gflops)))).length;
+  const cached = over === 0 ? "" : ` ${over} of the ${points.length} ops stand above the roof: what they read came from a cache.`;
+  return section("roofline", "Roofline", `${see} ${how}${cached}`, body, numbers("The ops as numbers", ops, roofs));
 }
 
-function sentence({ points, bandwidthGBs, peaks }: ReportData["roofline"]): string {
-  const balance = Math.max(...peaks.map(({ gflops }) => gflops)) / bandwidthGBs;
+function sentence({ points, bandwidthGBs, peaks }: ReportData["roofline"], weights: string): string {
+  const balance = peakFor(weights, peaks) / bandwidthGBs;
   const decode = points.filter(({ phase }) => phase === "decode");
   const time = (of: readonly RooflinePoint[]) => of.reduce((sum, { ms }) => sum + ms, 0);
   const left = time(decode.filter(({ intensity }) => intensity < balance)) / time(decode);
@@ -36,6 +39,12 @@ function sentence({ points, bandwidthGBs, peaks }: ReportData["roofline"]): stri
   const [gemv, gemm] = [of("gemv", "decode"), of("gemm", "prefill")];
   const compare = gemm > 0 ? `, while the prompt's gemm does ${digits(gemm)}` : "";
   return `${percent(left)} of decode's time goes to ops left of ${digits(balance)} flops a byte, where memory and not arithmetic is the limit: decode's gemv does ${digits(gemv)} flops for each byte${compare}.`;
+}
+
+/** The peak of the format that products with these weights are computed in: integers as int8, where the device has it. */
+function peakFor(weights: string, peaks: ReportData["roofline"]["peaks"]): number {
+  const wanted = weights.startsWith("int") ? "int8" : weights === "f32" ? "fp32" : "fp16";
+  return (peaks.find(({ format }) => format === wanted) ?? peaks[0]).gflops;
 }
 
 function mean(points: readonly RooflinePoint[]): number {
@@ -52,10 +61,16 @@ function draw(width: number, { points, bandwidthGBs, peaks }: ReportData["roofli
   const corner = (gflops: number) => x.at(gflops / bandwidthGBs).toFixed(1);
   const low = Math.max(x.ticks[0].value, y.ticks[0].value / bandwidthGBs);
   const slope = tag("path", { d: `M${x.at(low).toFixed(1)} ${y.at(low * bandwidthGBs).toFixed(1)}L${corner(top)} ${y.at(top).toFixed(1)}`, class: "roof" });
-  const flats = peaks.map(({ format, gflops }) => {
-    const at = y.at(gflops).toFixed(1);
-    return tag("path", { d: `M${corner(gflops)} ${at}H${box.right}`, class: "roof" }) + text(box.right - 2, y.at(gflops) - 5, `${format} ${digits(gflops)} GFLOP/s`, { class: "end halo" });
-  });
+  const flats = peaks.map(({ gflops }) => tag("path", { d: `M${corner(gflops)} ${y.at(gflops).toFixed(1)}H${box.right}`, class: "roof" }));
+  // From the highest down, each label below its line where the one above leaves no room.
+  let free = -Infinity;
+  const names = [...peaks]
+    .sort((a, b) => b.gflops - a.gflops)
+    .map(({ format, gflops }) => {
+      const above = y.at(gflops) - 5;
+      free = Math.max(above, free + 14);
+      return text(box.right - 2, free > above ? Math.max(free, y.at(gflops) + 14) : above, `${format} ${rate(gflops)}`, { class: "end halo" });
+    });
   const halfway = Math.sqrt(low * (top / bandwidthGBs));
   const name = text(x.at(halfway) - 8, y.at(halfway * bandwidthGBs) - 8, `${digits(bandwidthGBs)} GB/s`, { class: "end halo" });
   const time = shown.reduce((sum, { ms }) => sum + ms, 0);
@@ -66,5 +81,5 @@ function draw(width: number, { points, bandwidthGBs, peaks }: ReportData["roofli
       const title = `${op}, ${phase}: ${digits(intensity)} flops/byte, ${digits(gflops)} GFLOP/s`;
       return mark(kindIndex(kind), x.at(intensity), y.at(gflops), size, `${kindColour(kind)}${phase === "prefill" ? " hollow" : ""}`, title);
     });
-  return svg(box, label, axes(box, x, y, "arithmetic intensity, flops per byte (log)", "GFLOP/s (log)"), slope, ...flats, name, ...marks);
+  return svg(box, label, axes(box, x, y, "arithmetic intensity, flops per byte (log)", "GFLOP/s (log)"), slope, ...flats, ...marks, name, ...names);
 }

@@ -27,7 +27,7 @@ export function timelineSection({ timeline, run }: ReportData): Section {
     chart((width) => overview(width, timeline, parts, see), kindLegend(false)),
     numbers("The step as numbers", table("The whole step", ["step", "positions", "duration, µs"], [[words("decode"), countCell(context), numberCell(us)]])),
     subheading("Zoom: layer by layer"),
-    ...parts.map((part) => zoom(part)),
+    parts.length > 10 ? numbers(`Each of the ${parts.length} parts`, ...parts.map(zoom)) : parts.map(zoom).join(""),
   );
 }
 

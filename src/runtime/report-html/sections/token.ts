@@ -1,9 +1,8 @@
 import { barChart } from "../bars.ts";
 import { svg, text } from "../chart.ts";
 import type { ReportData, TokenView } from "../data.ts";
-import { digits, numberCell, percent, shareCell } from "../format.ts";
-import { countCell } from "../format.ts";
-import { table, tag, words } from "../html.ts";
+import { countCell, digits, numberCell, percent, shareCell } from "../format.ts";
+import { escape, table, tag, words } from "../html.ts";
 import { linear } from "../scale.ts";
 import { chart, numbers, paragraph, type Section, section } from "../section.ts";
 
@@ -19,28 +18,27 @@ export function tokenSections({ token }: ReportData): Section[] {
 const quote = (piece: string) => `“${piece}”`;
 
 function attentionSection(view: TokenView): Section {
-  const { attention, keys, firstKey, position, piece } = view;
-  const first = (weights: readonly number[]) => weights[0];
+  const { attention, keys, position, piece } = view;
   const most = attention.reduce((best, row) => (Math.max(...row.weights) > Math.max(...best.weights) ? row : best));
   const at = most.weights.indexOf(Math.max(...most.weights));
-  const sink = attention.reduce((sum, row) => sum + first(row.weights), 0) / attention.length;
+  const sink = attention.reduce((sum, row) => sum + row.weights[0], 0) / attention.length;
   const see =
-    `At position ${position}, ${quote(piece)}, the ${attention.length} heads shown give ${percent(sink)} of their attention to position ${firstKey}, ${quote(keys[0])}, on average; ` +
-    `the most decided one, head ${most.head} of layer ${most.layer}, gives ${percent(most.weights[at])} to ${quote(keys[at])} at ${firstKey + at}.`;
+    `At position ${position}, ${quote(piece)}, the ${attention.length} heads shown give ${percent(sink)} of their attention to position ${keys[0].position}, ${quote(keys[0].piece)}, on average; ` +
+    `the most decided one, head ${most.head} of layer ${most.layer}, gives ${percent(most.weights[at])} to ${quote(keys[at].piece)} at ${keys[at].position}.`;
   const heads = attention.map(({ layer, head }) => `layer ${layer}, head ${head}`);
   return section(
     ...(["attention", "What the heads looked at"] as const),
-    `${see} Darker is more; the scale is a square root, so that small weights show.`,
+    `${see} Stronger colour is more; the scale is a square root, so that small weights show.`,
     chart((width) => heatMap(width, view, see)),
     numbers(
       "The attention as numbers",
-      table("Attention weights, from each key's position", ["position", "token", ...heads], keys.map((key, i) => [countCell(firstKey + i), words(key), ...attention.map(({ weights }) => shareCell(weights[i]))])),
+      table("Attention weights, from each key's position", ["position", "token", ...heads], keys.map((key, i) => [countCell(key.position), words(key.piece), ...attention.map(({ weights }) => shareCell(weights[i]))])),
       table("The rows above", ["head of the picture", "layer", "head"], attention.map(({ layer, head }) => [words(`layer ${layer}, head ${head}`), countCell(layer), countCell(head)])),
     ),
   );
 }
 
-function heatMap(width: number, { attention, keys, firstKey }: TokenView, label: string): string {
+function heatMap(width: number, { attention, keys }: TokenView, label: string): string {
   const left = 44;
   const cell = Math.min(28, (width - left - 8) / keys.length);
   const row = attention.length > 40 ? 9 : 15;
@@ -49,19 +47,19 @@ function heatMap(width: number, { attention, keys, firstKey }: TokenView, label:
   const height = top + attention.length * row + 30;
   const heads = attention.flatMap(({ layer, head, weights }, r) => {
     const y = top + r * row;
-    const cells = weights.map((weight, i) => tag("rect", { x: left + i * cell, y, width: cell - 0.5, height: row - 1, class: "cell", "fill-opacity": Math.sqrt(weight).toFixed(3) }, tag("title", {}, `layer ${layer}, head ${head}, position ${firstKey + i}: ${percent(weight)}`)));
+    const cells = weights.map((weight, i) => tag("rect", { x: left + i * cell, y, width: cell - 0.5, height: row - 1, class: "cell", "fill-opacity": Math.sqrt(weight).toFixed(3) }, tag("title", {}, `layer ${layer}, head ${head}, position ${keys[i].position}: ${percent(weight)}`)));
     const name = row >= 12 || head === 0 ? text(left - 6, y + row - 3, `${layer}.${head}`, { class: "end" }) : "";
     return [name, ...cells];
   });
   const columns = keys.map((key, i) => {
     const x = left + (i + 0.5) * cell;
-    if (named) return tag("text", { transform: `translate(${(x + 4).toFixed(1)} ${top - 6}) rotate(-60)` }, text0(key));
-    return i % 8 === 0 ? text(x, top - 6, String(firstKey + i), { class: "mid" }) : "";
+    if (named) return tag("text", { transform: `translate(${(x + 4).toFixed(1)} ${top - 6}) rotate(-60)` }, escape(shortened(key.piece)));
+    return i % 8 === 0 ? text(x, top - 6, String(key.position), { class: "mid" }) : "";
   });
   return svg({ width, height }, label, ...columns, ...heads, text(left, height - 8, `${named ? "tokens" : "positions"} looked at; rows: layer.head`, { class: "title" }));
 }
 
-const text0 = (key: string) => (key.length > 9 ? `${key.slice(0, 8)}…` : key).replace(/[&<>"]/g, (c) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[c]!);
+const shortened = (piece: string) => (piece.length > 9 ? `${piece.slice(0, 8)}…` : piece);
 
 function lensSection({ lens, piece, position }: TokenView): Section {
   const final = lens[lens.length - 1];
