@@ -1,5 +1,5 @@
 import type { AttentionWindow, Kernels, KvFormat, KvPage, PageHole } from "../tensor/kernels.ts";
-import { checkAbilities, type KvFormats, resolveFormats } from "./format.ts";
+import { checkAbilities, checkWindow, type KvFormats, resolveFormats } from "./format.ts";
 import { type KvCacheShape, type Page, PAGE_SIZE, PagePool } from "./pool.ts";
 import { PrefixIndex, type PrefixNode } from "./prefix.ts";
 
@@ -85,6 +85,7 @@ export class KvCache {
     this.maxPages = maxPages;
     this.formats = resolveFormats(kv);
     this.window = window;
+    if (window) checkWindow(window);
     checkAbilities(kernels, this.formats, window);
     this.pool = new PagePool(kernels, shape, this.formats, maxPages, prefixIndex ? new PrefixIndex() : undefined);
   }
@@ -125,15 +126,18 @@ export class KvCache {
   /** Makes room for `count` more positions. @throws KvCacheFullError, having changed nothing. */
   append(sequence: KvSequence, count: number): void {
     const own = this.own(sequence);
-    const last = own.pages.at(-1);
-    const written = count > 0 && last !== undefined && own.length % PAGE_SIZE !== 0 ? last : undefined;
-    const shared = written !== undefined && written.users > 1;
-    const wanted = Math.ceil((own.length + count) / PAGE_SIZE) - Math.ceil(own.length / PAGE_SIZE);
-    this.need(wanted + (shared ? 1 : 0));
-    if (shared) own.pages[own.pages.length - 1] = this.pool.copy(written);
+    const { written, shared, fresh } = this.growth(own, count);
+    this.need(fresh + (shared ? 1 : 0));
+    if (shared) own.pages[own.pages.length - 1] = this.pool.copy(written!);
     else if (written?.node) this.pool.unlist(written.node);
-    for (let i = 0; i < wanted; i++) own.pages.push(this.pool.take());
+    for (let i = 0; i < fresh; i++) own.pages.push(this.pool.take());
     own.length += count;
+  }
+
+  /** Pages that `append` would take. */
+  pagesToAppend(sequence: KvSequence, count: number): number {
+    const { shared, fresh } = this.growth(this.own(sequence), count);
+    return fresh + (shared ? 1 : 0);
   }
 
   /** The next positions' tokens, now that their keys and values are computed: full pages become known to the index. */
@@ -238,6 +242,13 @@ export class KvCache {
   private add(sequence: MutableSequence): KvSequence {
     this.sequences.add(sequence);
     return sequence;
+  }
+
+  /** What `count` more positions mean: the half-full page that they go on in, whether others hold it too, and new pages. */
+  private growth({ pages, length }: MutableSequence, count: number): { written: Page | undefined; shared: boolean; fresh: number } {
+    const written = count > 0 && length % PAGE_SIZE !== 0 ? pages.at(-1) : undefined;
+    const fresh = Math.ceil((length + count) / PAGE_SIZE) - Math.ceil(length / PAGE_SIZE);
+    return { written, shared: written !== undefined && written.users > 1, fresh };
   }
 
   private own(sequence: KvSequence): MutableSequence {

@@ -1,5 +1,5 @@
 import { KvCache, KvCacheFullError, PAGE_SIZE, pagesFor } from "../kvcache/cache.ts";
-import { checkAbilities, type KvFormat, type KvFormats, resolveFormats } from "../kvcache/format.ts";
+import { checkAbilities, checkWindow, type KvFormat, type KvFormats, resolveFormats } from "../kvcache/format.ts";
 import type { SnapshotModel } from "../kvcache/snapshot.ts";
 import { createModel, forward, makeBatch, type Model } from "../model/decoder.ts";
 import type { ModelConfig } from "../model/config.ts";
@@ -124,14 +124,20 @@ export class Engine {
         if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name}: expected a whole number, 1 or more, found ${value}`);
       }
       const schemes = resolveSchemes(options, file.config);
+      const [formats, window] = [resolveFormats(options.kv), resolveWindow(file.config, options)];
       const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads, scalarOnly: schemes.scalarOnly });
-      checkAbilities(kernels, resolveFormats(options.kv), resolveWindow(file.config, options));
-      const model = createModel(file.config, loadWeights(file, file.config, kernels, { ...schemes.load, onProgress: options.onProgress }));
-      const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
-      const ops = new Ops(kernels, ledger, options.attention, schemes.activations);
-      const { name, vocabSize } = file.config;
-      const identity = { name, vocabSize, fingerprint: fingerprint(file, file.config, [schemes.load, schemes.activations.dtype]) };
-      return new Engine(file, model, ops, options, identity, performance.now() - started);
+      try {
+        checkAbilities(kernels, formats, window);
+        const model = createModel(file.config, loadWeights(file, file.config, kernels, { ...schemes.load, onProgress: options.onProgress }));
+        const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
+        const ops = new Ops(kernels, ledger, options.attention, schemes.activations);
+        const { name, vocabSize } = file.config;
+        const identity = { name, vocabSize, fingerprint: fingerprint(file, file.config, [schemes.load, schemes.activations.dtype]) };
+        return new Engine(file, model, ops, options, identity, performance.now() - started);
+      } catch (error) {
+        kernels.close();
+        throw error;
+      }
     } finally {
       source.close();
     }
@@ -368,6 +374,7 @@ function resolveWindow({ contextLength }: ModelConfig, { window: size, sinks: wa
   if (size === undefined && wanted === undefined) return undefined;
   if (size === undefined) throw new RangeError(`sinks: expected a window to go with them, found ${wanted} sinks and none`);
   const sinks = wanted ?? DEFAULT_SINKS;
+  checkWindow({ size, sinks });
   if (size + sinks > contextLength) throw new RangeError(`window: expected at most ${contextLength} positions (the model's own context) with its ${sinks} sinks, found ${size}`);
   return { size, sinks };
 }

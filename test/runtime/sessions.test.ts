@@ -201,7 +201,7 @@ describe("windows", () => {
     await expect(load({ window: 127, sinks: 2 })).rejects.toThrow("window: expected at most 128 positions (the model's own context) with its 2 sinks, found 127");
     await expect(load({ sinks: 2 })).rejects.toThrow("sinks: expected a window to go with them");
     await expect(load({ window: 8, context: 1 })).rejects.toThrow("context: expected a whole number, 2 or more, found 1");
-    await expect(load({ kv: "int3" as "int4" })).rejects.toThrow("KV cache: the scalar kernels keep f32, int8, int4, found int3");
+    await expect(load({ kv: "int3" as "int4" })).rejects.toThrow('kv: expected one of f32, int8, int4, found "int3"');
   });
 });
 
