@@ -99,7 +99,7 @@ function costOf(problem: PlanProblem, steps: Traces, layout: Layout, positions: 
 
   const kv = (sequences * kvBytes(on, positions)) / Math.min(tp, nKvHeads) / nLayers;
   const parts = [...steps.prefill(sequences).map(({ records }) => records), steps.decode(Math.ceil(sequences / groups))];
-  const workspace = Math.max(...parts.map((records) => workspaceBytes(records.map((op) => ({ ...op, ...partOf(op, tp, nKvHeads) })))));
+  const workspace = Math.max(...parts.map((records) => workspaceBytes(records.map((op) => partOf(op, tp, nKvHeads)))));
   const weights = stageWeights(on, layout);
   const memoryBytes = Math.max(...stagesOf(nLayers, pp).map(({ first: from, end }, stage) => weights[stage] + kv * (end - from))) + workspace;
   return {

@@ -1,9 +1,10 @@
-import { type Formats, kvBytes, traceDecode, traced, type Traced, type Workload, workspaceBytes } from "./trace.ts";
 import type { NamedShape } from "../../model/shapes.ts";
+import type { OpRecord, Traffic } from "../../tensor/ledger.ts";
 import { parseFormat, parseKvFormats } from "./formats.ts";
 import { type Hardware } from "./hardware.ts";
 import { project, type Projection, type ProjectOptions, traceWorkload } from "./projection.ts";
-import { stepTime } from "./roof.ts";
+import { type OpWork, stepTime } from "./roof.ts";
+import { type Formats, kvBytes, traceDecode, traced, type Traced, type Workload, workspaceBytes } from "./trace.ts";
 
 export const SWEEPS = ["batch", "context", "bits", "kv"] as const;
 export type Sweep = (typeof SWEEPS)[number];
@@ -49,9 +50,6 @@ export interface Capacity {
   readonly tokensPerSecond: number | null;
 }
 
-/** Larger batches are counted, but their step is not traced. */
-const MOST_TRACED = 4096;
-
 /** The largest batch for every context and KV format. */
 export function capacities(shape: NamedShape, formats: Formats, hardware: readonly Hardware[], options: ProjectOptions = {}): Capacity[] {
   return SWEEP_VALUES.kv.flatMap((kv) => {
@@ -59,14 +57,44 @@ export function capacities(shape: NamedShape, formats: Formats, hardware: readon
     return SWEEP_VALUES.context.map(Number).flatMap((context) => {
       if (!shape.config.rope && context > shape.config.contextLength) return [];
       const sequenceBytes = kvBytes(on, context);
-      const workspace = workspaceBytes(traceDecode(on, 1, context));
+      const step = anyBatch(on, context);
+      const workspace = workspaceBytes(step(1));
       return hardware.map((device): Capacity => {
         const room = device.capacityGB * 1e9 - on.weightBytes;
         const batch = Math.max(0, Math.floor(room / (sequenceBytes + workspace)));
-        const seconds = batch > 0 && batch <= MOST_TRACED ? stepTime(traceDecode(on, batch, context), device, options).seconds : null;
+        const seconds = batch > 0 ? stepTime(step(batch), device, options).seconds : null;
         const speed = seconds === null ? { tpotMs: null, tokensPerSecond: null } : { tpotMs: seconds * 1e3, tokensPerSecond: batch / seconds };
         return { hw: device.name, context, kv, sequenceBytes, batch, ...speed };
       });
     });
   });
+}
+
+/**
+ * A decode step of any number of sequences of one length. Each op's flops and bytes are linear in the batch once linears have several
+ * rows, so steps of two and of four sequences, extended as straight lines, give every larger one without its page tables.
+ */
+export function anyBatch(on: Traced, context: number): (batch: number) => OpWork[] {
+  const [two, four] = [2, 4].map((batch) => joinSampling(traceDecode(on, batch, context)));
+  return (batch) => (batch < 2 ? traceDecode(on, batch, context) : two.map((op, i) => extended(op, four[i], (batch - 2) / 2)));
+}
+
+/** One op for all rows' sampling, so that steps of different batches have as many ops. */
+function joinSampling(records: readonly OpRecord[]): OpWork[] {
+  const sampling = records.filter(({ kind }) => kind === "sampling");
+  const [first] = sampling;
+  return [...records.filter(({ kind }) => kind !== "sampling"), extended({ ...first, flops: 0, read: NONE, written: NONE }, first, sampling.length)];
+}
+
+const NONE: Traffic = { weights: 0, kv: 0, activations: 0 };
+
+/** a + (b - a) * times */
+function extended(a: OpWork, b: OpWork, times: number): OpWork {
+  const line = (from: number, to: number) => from + (to - from) * times;
+  const traffic = (from: Traffic, to: Traffic): Traffic => ({
+    weights: line(from.weights, to.weights),
+    kv: line(from.kv, to.kv),
+    activations: line(from.activations, to.activations),
+  });
+  return { ...a, flops: line(a.flops, b.flops), read: traffic(a.read, b.read), written: traffic(a.written, b.written) };
 }

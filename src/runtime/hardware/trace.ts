@@ -143,7 +143,7 @@ export function kvBytes({ cache }: Traced, positions: number): number {
 }
 
 /** Most bytes of activations that one op reads and writes: room that a device needs beside weights and KV. */
-export function workspaceBytes(records: readonly OpRecord[]): number {
+export function workspaceBytes(records: readonly Pick<OpRecord, "read" | "written">[]): number {
   return records.reduce((most, { read, written }) => Math.max(most, read.activations + written.activations), 0);
 }
 

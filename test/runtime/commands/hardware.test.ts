@@ -29,12 +29,20 @@ describe("run.ts project", () => {
     expect(out).toMatch(/^orin .* memory /m);
   });
 
-  it("sweeps, and shows profiles and published figures", () => {
-    const shape = ["project", "--shape", "stories15m", "--hw", "orin"];
-    const swept = cliJson<{ rows: { value: string; projections: Projection[] }[] }>([...shape, "--sweep", "bits", ...SMALL]);
+  it("sweeps over bits", () => {
+    const swept = cliJson<{ rows: { value: string; projections: Projection[] }[] }>(["project", "--shape", "stories15m", "--hw", "orin", "--sweep", "bits", ...SMALL]);
     expect(swept.rows.map(({ value }) => value)).toEqual(["f16", "int8", "int6", "int5", "int4", "int3", "int2"]);
-    expect(cli([...shape, "--sweep", "capacity"]).out).toMatch(/^orin +int8 +128 /m);
+  });
+
+  it("finds the largest batches", () => {
+    expect(cli(["project", "--shape", "stories260k", "--hw", "orin", "--sweep", "capacity"]).out).toMatch(/^orin +int8 +128 .* \d[\d,]* +\d/m);
+  });
+
+  it("shows the published figures", () => {
     expect(cli(["project", "--published"]).out).toMatch(/^decode speed-up +10\.40 x +\d\.\d+ x +-\d+\.\d %$/m);
+  });
+
+  it("shows its profiles", () => {
     expect(cli(["project", "--profiles"]).out).toMatch(/^rtx-4090\n {2}peaks .*Ada/m);
   });
 });

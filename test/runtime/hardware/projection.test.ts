@@ -3,9 +3,9 @@ import { SHAPES } from "../../../src/model/shapes.ts";
 import { HARDWARE } from "../../../src/runtime/hardware/profiles.ts";
 import { project, traceWorkload } from "../../../src/runtime/hardware/projection.ts";
 import { checkCeilings, checkSarathi } from "../../../src/runtime/hardware/published.ts";
-import { bytesMoved } from "../../../src/runtime/hardware/roof.ts";
+import { bytesMoved, stepTime } from "../../../src/runtime/hardware/roof.ts";
 import { movesFrom, searchShares, sharesOf, traceAll } from "../../../src/runtime/hardware/search.ts";
-import { capacities, sweep, SWEEP_VALUES } from "../../../src/runtime/hardware/sweep.ts";
+import { anyBatch, capacities, sweep, SWEEP_VALUES } from "../../../src/runtime/hardware/sweep.ts";
 import { kvBytes, traceDecode, traced } from "../../../src/runtime/hardware/trace.ts";
 import { formats, ROUND, small } from "./support.ts";
 
@@ -73,6 +73,20 @@ describe("a projection", () => {
     for (const kind of ["bits", "kv"] as const) expect(times(kind)).toEqual([...times(kind)].sort((a, b) => b - a));
     expect(times("context")).toEqual([...times("context")].sort((a, b) => a - b));
     expect(sweep("context", SHAPES["gpt2-xl"], formats(), WORKLOAD, hardware).map(({ value }) => value)).toEqual(["128", "256", "512", "1024"]);
+  });
+
+  it("extends a step to any batch as a straight line", () => {
+    for (const attention of ["f16", "int8"]) {
+      const on = traced(small(), formats("int8", attention));
+      for (const batch of [1, 2, 3, 4, 9]) {
+        const [found, expected] = [anyBatch(on, 50)(batch), traceDecode(on, batch, 50)];
+        const flops = (ops: readonly { flops: number }[]) => ops.reduce((sum, op) => sum + op.flops, 0);
+        const bytes = (ops: Parameters<typeof bytesMoved>[0][]) => ops.reduce((sum, op) => sum + bytesMoved(op), 0);
+        expect(flops(found)).toBeCloseTo(flops(expected), 3);
+        expect(bytes(found)).toBeCloseTo(bytes(expected), 3);
+        expect(stepTime(found, ROUND).seconds).toBeCloseTo(stepTime(expected, ROUND).seconds, 12);
+      }
+    }
   });
 
   it("finds the largest batch that fits: one more does not", () => {
