@@ -18,7 +18,7 @@ export function timelineSection({ timeline, run }: ReportData): Section {
   const parts = partsOf(ops);
   const busy = ops.reduce((sum, op) => sum + op.us, 0);
   const longest = [...ops].sort((a, b) => b.us - a.us)[0];
-  const gaps = run.mode === "measured" && us > 0 ? ` Between the ops, ${percent(1 - busy / us)} of the step is overhead.` : "";
+  const gaps = run.mode === "measured" && us > 0 ? ` Between the ops, ${percent(1 - busy / us)} of the step is overhead: calls, and the ledger that writes them down.` : "";
   const see =
     `One decode step at ${context} positions takes ${duration(us)}: ${ops.length} ops, of which the longest, ${labelOf(longest)}, takes ${percent(longest.us / us)}.${gaps}`;
   return section(

@@ -65,10 +65,12 @@ function lensSection({ lens, piece, position }: TokenView): Section {
   const final = lens[lens.length - 1];
   const answer = final.top[0];
   const since = lens.findIndex((_, i) => lens.slice(i).every(({ top }) => top[0].piece === answer.piece));
+  const doubt = lens.reduce((most, row) => (row.entropy > most.entropy ? row : most));
+  const bits = (entropy: number) => (entropy < 0.01 ? "less than 0.01 bits" : `${digits(entropy)} bits`);
   const layerName = (layer: number) => (layer < 0 ? "embedding" : `layer ${layer}`);
   const see =
     `After ${quote(piece)} the model says ${quote(answer.piece)} with ${percent(answer.probability)}; read through the output head, that has been the first choice since ${layerName(lens[since].layer)}, ` +
-    `while the uncertainty went from ${digits(lens[0].entropy)} to ${digits(final.entropy)} bits.`;
+    `and the doubt is greatest ${doubt.layer < 0 ? "at the" : "after"} ${layerName(doubt.layer)}, ${bits(doubt.entropy)}, and ${bits(final.entropy)} at the end.`;
   const rows = lens.map(({ layer, top }) => ({
     label: `${layerName(layer)}: ${quote(top[0].piece)}`,
     value: percent(top[0].probability),
