@@ -47,14 +47,14 @@ export function createSampler(params: Required<SamplingParams>, drawn = 0): Samp
   return (given, history) => {
     const logits = repeatPenalty === 1 ? given : penalise(given, history, repeatPenalty);
     if (temperature === 0) return argmax(logits);
-    const kept = candidates(logits, topK, topP, minP);
-    const weights = kept.map(({ logit }) => Math.exp((logit - kept[0].logit) / temperature));
-    let left = uniform() * weights.reduce((a, b) => a + b, 0);
-    for (let i = 0; i < kept.length; i++) {
-      left -= weights[i];
-      if (left < 0) return kept[i].id;
+    const ids = candidates(logits, topK, topP, minP);
+    const max = logits[argmax(logits)];
+    let left = uniform() * ids.reduce((sum, id) => sum + Math.exp((logits[id] - max) / temperature), 0);
+    for (const id of ids) {
+      left -= Math.exp((logits[id] - max) / temperature);
+      if (left < 0) return id;
     }
-    return kept[kept.length - 1].id;
+    return ids[ids.length - 1];
   };
 }
 
@@ -75,55 +75,63 @@ export function softmax(logits: Float32Array): Float64Array {
   return result;
 }
 
-/** Ids of the k largest values, largest first, the first of equals first. */
+/** Ids of the k largest values, largest first, the first of equals first: one pass with a heap of the best so far, O(n log k). */
 export function topIds(values: Float32Array | Float64Array, k: number): number[] {
-  // A heap of the best k so far, worst on top: one pass, O(n log k).
-  const heap: number[] = [];
-  const worse = (a: number, b: number) => values[a] < values[b] || (values[a] === values[b] && a > b);
-  const sink = (at: number) => {
-    for (;;) {
-      let worst = at;
-      for (const child of [2 * at + 1, 2 * at + 2]) if (child < heap.length && worse(heap[child], heap[worst])) worst = child;
-      if (worst === at) return;
-      [heap[at], heap[worst]] = [heap[worst], heap[at]];
-      at = worst;
-    }
-  };
-  const size = Math.min(k, values.length);
-  for (let i = 0; i < size; i++) heap.push(i);
-  for (let i = size >> 1; i >= 0; i--) sink(i);
-  for (let i = size; i < values.length; i++) {
-    if (size === 0 || values[i] <= values[heap[0]]) continue;
+  const heap = new Int32Array(Math.min(k, values.length));
+  for (let i = 0; i < heap.length; i++) heap[i] = i;
+  for (let i = heap.length >> 1; i >= 0; i--) sink(heap, i, values);
+  for (let i = heap.length; i < values.length && heap.length > 0; i++) {
+    if (values[i] <= values[heap[0]]) continue;
     heap[0] = i;
-    sink(0);
+    sink(heap, 0, values);
   }
-  return heap.sort((a, b) => (worse(a, b) ? 1 : -1));
+  return [...heap].sort((a, b) => values[b] - values[a] || a - b);
 }
 
-/** What topK, topP and minP leave, most probable first. */
-function candidates(logits: Float32Array, topK: number, topP: number, minP: number): { id: number; logit: number }[] {
+/** Moves the id at `at` down to where no child of it is worse; the worst of all is on top. */
+function sink(heap: Int32Array, at: number, values: Float32Array | Float64Array): void {
+  const id = heap[at];
+  for (;;) {
+    let child = 2 * at + 1;
+    if (child >= heap.length) break;
+    if (child + 1 < heap.length && worse(values, heap[child + 1], heap[child])) child++;
+    if (!worse(values, heap[child], id)) break;
+    heap[at] = heap[child];
+    at = child;
+  }
+  heap[at] = id;
+}
+
+function worse(values: Float32Array | Float64Array, a: number, b: number): boolean {
+  return values[a] < values[b] || (values[a] === values[b] && a > b);
+}
+
+/** Ids that topK, topP and minP leave: most probable first where topK or topP had to sort them, else in order. */
+function candidates(logits: Float32Array, topK: number, topP: number, minP: number): number[] {
   const max = logits[argmax(logits)];
   const floor = minP > 0 ? max + Math.log(minP) : -Infinity;
-  let ids: number[];
-  if (topK > 0) ids = topIds(logits, topK);
-  else {
-    ids = [];
-    // A token below this probability can't belong to the nucleus: all such tokens together weigh less than 1 - topP.
-    const nucleus = topP < 1 ? max + Math.log((1 - topP) / logits.length) : -Infinity;
+  let ids: number[] = [];
+  let total = 0;
+  if (topK > 0) {
+    ids = topIds(logits, topK);
+    for (const id of ids) total += Math.exp(logits[id] - max);
+  } else {
+    if (topP < 1) total = sumExp(logits, max);
+    // Tokens below this probability are outside of the nucleus: all of them together weigh less than 1 - topP.
+    const nucleus = topP < 1 ? max + Math.log((total * (1 - topP)) / logits.length) : -Infinity;
     const least = Math.max(floor, nucleus);
     for (let i = 0; i < logits.length; i++) if (logits[i] >= least) ids.push(i);
     if (topP < 1) ids.sort((a, b) => logits[b] - logits[a] || a - b);
   }
   if (topP < 1) {
-    const total = topK > 0 ? sumExp(ids.map((id) => logits[id]), max) : sumExp(logits, max);
     let sum = 0;
     const end = ids.findIndex((id) => (sum += Math.exp(logits[id] - max)) >= topP * total);
     if (end >= 0) ids.length = end + 1;
   }
-  return ids.filter((id) => logits[id] >= floor).map((id) => ({ id, logit: logits[id] }));
+  return ids.filter((id) => logits[id] >= floor);
 }
 
-function sumExp(logits: Float32Array | number[], max: number): number {
+function sumExp(logits: Float32Array, max: number): number {
   let sum = 0;
   for (const logit of logits) sum += Math.exp(logit - max);
   return sum;
