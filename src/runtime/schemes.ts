@@ -31,10 +31,15 @@ export function resolveSchemes(options: SchemeOptions, config: ModelConfig): { l
   if (!ACTIVATIONS.includes(activations)) throw new RangeError(`activations: expected one of ${ACTIVATIONS.join(", ")}, found ${JSON.stringify(activations)}`);
   if (fixed && !calibration) throw new RangeError(`activations: ${activations} needs a calibration, found none (run.ts calibrate makes one)`);
   return {
-    scalarOnly: dtype !== "f32" ? `${dtype} activations` : sparsity !== "none" ? "sparse weights" : undefined,
+    scalarOnly: scalarOnly(options),
     load: { weights: parseWeights(weights), sparsity, calibration, layer },
     activations: fixed && calibration ? { dtype, scale: staticScales(calibration, config.nLayers, dtype === "int8" ? "int8" : "int16") } : { dtype },
   };
+}
+
+/** What of this only the scalar kernels have, in words. */
+export function scalarOnly({ sparsity = "none", activations = "f32" }: SchemeOptions): string | undefined {
+  return activations !== "f32" ? `${activations} activations` : sparsity !== "none" ? "sparse weights" : undefined;
 }
 
 function staticScales({ ops }: Calibration, nLayers: number, dtype: "int8" | "int16"): (layer: number, name: string) => number | undefined {

@@ -10,7 +10,7 @@ import { shapeKernels } from "../../tensor/shapes.ts";
 import { BACKENDS, createKernels } from "../backend.ts";
 import { bench as measure } from "../bench.ts";
 import { count, formatBytes, phaseTable } from "../report.ts";
-import { resolveSchemes, type SchemeOptions } from "../schemes.ts";
+import { resolveSchemes, scalarOnly, type SchemeOptions } from "../schemes.ts";
 import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
@@ -41,8 +41,9 @@ export const bench: Command = {
     if (text(values, "shape") !== undefined && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
     const bySource = text(values, "shape") === undefined ? values : { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") };
 
-    const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, { threads: number(values, "threads", { integer: true, min: 1 }) });
-    const { model, parameters, activations } = modelFor(values, await schemesFrom(bySource, io), io, kernels);
+    const schemes = await schemesFrom(bySource, io);
+    const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, { threads: number(values, "threads", { integer: true, min: 1 }), scalarOnly: scalarOnly(schemes) });
+    const { model, parameters, activations } = modelFor(values, schemes, io, kernels);
     const { contextLength } = model.config;
     if (promptTokens + tokens > contextLength) {
       throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);
