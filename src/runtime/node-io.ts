@@ -11,7 +11,7 @@ export function nodeIo(interrupted: AbortSignal): Io {
   return {
     out: (text) => new Promise((resolve, reject) => stdout.write(text, (error) => (error ? reject(error) : resolve()))),
     err: (text) => void stderr.write(text),
-    interactive: Boolean(stderr.isTTY),
+    interactive: Boolean(stderr.isTTY) && env.TERM !== "dumb",
     color: Boolean(stdout.isTTY) && !env.NO_COLOR && env.TERM !== "dumb",
     columns: stdout.columns ?? (Number(env.COLUMNS) || 100),
     interrupted,

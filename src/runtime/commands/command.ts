@@ -11,7 +11,7 @@ export interface Io {
   out(text: string): Promise<void>;
   /** Progress and remarks. */
   err(text: string): void;
-  /** Whether someone watches `err` on a terminal. */
+  /** Whether someone watches `err` on a terminal that can rewrite a line. */
   readonly interactive: boolean;
   /** Whether `out` may carry colour codes. */
   readonly color: boolean;

@@ -26,7 +26,7 @@ export function rooflineSection({ roofline, run, model }: ReportData): Section {
   ]);
   const how = run.mode === "measured" ? `Times are measured; the roof is a quick measurement of ${run.machine}.` : `Nothing was computed: each op takes the time that ${run.machine}'s roof allows.`;
   const over = points.filter((point) => placed(point) && point.gflops > 1.05 * Math.min(point.intensity * bandwidthGBs, Math.max(...peaks.map(({ gflops }) => gflops)))).length;
-  const cached = over === 0 ? "" : ` ${over} of the ${points.length} ops stand above the roof: what they read came from a cache.`;
+  const cached = over === 0 ? "" : ` ${over} of the ${points.length} ops ${over === 1 ? "stands" : "stand"} above the roof: the data came from a cache.`;
   return section("roofline", "Roofline", `${see} ${how}${cached}`, body, numbers("The ops as numbers", ops, roofs));
 }
 
