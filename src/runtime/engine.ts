@@ -1,6 +1,6 @@
-import { KvCache, KvCacheFullError, PAGE_SIZE, pagesFor } from "../kvcache/cache.ts";
-import { checkAbilities, checkWindow, type KvFormat, type KvFormats, resolveFormats } from "../kvcache/format.ts";
-import type { SnapshotModel } from "../kvcache/snapshot.ts";
+import { KvCache, KvCacheFullError, type KvSequence, PAGE_SIZE, pagesFor } from "../kvcache/cache.ts";
+import { checkAbilities, resolveFormats } from "../kvcache/format.ts";
+import { decodeSnapshot, encodeSnapshot, type SnapshotModel } from "../kvcache/snapshot.ts";
 import { createModel, forward, makeBatch, type Model } from "../model/decoder.ts";
 import type { ModelConfig } from "../model/config.ts";
 import { fingerprint } from "../model/fingerprint.ts";
@@ -8,63 +8,23 @@ import { loadWeights } from "../model/load.ts";
 import { type ModelFile, openModel } from "../model/open.ts";
 import type { ByteSource } from "../model/formats/source.ts";
 import type { Tokenizer } from "../model/tokenizer/tokenizer.ts";
-import type { AttentionWindow } from "../tensor/kernels.ts";
-import { Ledger, type LedgerOptions, type OpHook } from "../tensor/ledger.ts";
-import { type AttentionMethod, Ops } from "../tensor/ops.ts";
+import { Ledger, type OpHook } from "../tensor/ledger.ts";
+import { Ops } from "../tensor/ops.ts";
 import { breakdown } from "../tensor/totals.ts";
-import { type Backend, createKernels } from "./backend.ts";
-import { breathe } from "./breathe.ts";
+import { createKernels } from "./backend.ts";
+import { BatchLoop } from "./batch-loop.ts";
+import { checkLimits, type EngineOptions, type GenerateParams, resolveContext, resolveWindow } from "./engine-options.ts";
 import { Generation, type GenerationResult } from "./generation.ts";
-import { createSampler, resolveSampling, type SamplingParams } from "./sampler.ts";
-import { Scheduler } from "./scheduler.ts";
+import type { EngineEvent, EngineStats } from "./monitor.ts";
+import { createSampler, resolveSampling } from "./sampler.ts";
 import { Stepper, type StepperParams } from "./stepper/stepper.ts";
-import { resolveSchemes, type SchemeOptions } from "./schemes.ts";
+import { resolveSchemes } from "./schemes.ts";
 import { Session } from "./session.ts";
+import { MAX_AUTO_BUDGET } from "./token-budget.ts";
 
-export interface EngineOptions extends SchemeOptions {
-  /** llama2.c checkpoints keep their tokenizer in a file of its own. */
-  tokenizer?: string | ByteSource;
-  /** Default `auto`. */
-  backend?: Backend;
-  /** Threads of the wasm kernels; default all that the machine offers. */
-  threads?: number;
-  /** Positions that one sequence may take; default the model's own context, at most 4096. */
-  context?: number;
-  /** Sequences that the KV cache can hold at full context; pages are allocated when first needed. Default 16. */
-  maxSequences?: number;
-  /** Tokens that one step may take, prompt chunks and running sequences together. Default 256. */
-  tokenBudget?: number;
-  /** Default `tiled`. */
-  attention?: AttentionMethod;
-  /** How keys and values are stored, both or each: f32 (default), int8 or int4. */
-  kv?: KvFormat | Partial<KvFormats>;
-  /**
-   * Attention sees the last `window` positions and the first `sinks` ones, and the pages between are given back: generation without end in
-   * fixed memory. With rotary positions the context is then no limit, unless it is given. Default: everything is seen.
-   */
-  window?: number;
-  /** Default 4 with a window (Xiao et al. 2023, section 4.4): without them, models that were trained with full attention lose their way. */
-  sinks?: number;
-  /** Whether prompts that begin alike share pages, and skip their computation; default true. */
-  prefixCache?: boolean;
-  /** Accounting of every op: on, off (the default), or how. */
-  ledger?: boolean | LedgerOptions;
-  /** Called with the share of the weights loaded so far, 0 to 1. */
-  onProgress?: (share: number) => void;
-}
+export type { EngineOptions, GenerateParams } from "./engine-options.ts";
+export { QueueFullError } from "./batch-loop.ts";
 
-export interface GenerateParams extends SamplingParams {
-  /** Default 256; the context is a limit too. */
-  maxTokens?: number;
-  /** Texts that end the generation; they are not part of it. */
-  stop?: readonly string[];
-  signal?: AbortSignal;
-  /** The text to go on with, prompt and result becoming part of it. */
-  session?: Session;
-}
-
-const DEFAULT_SINKS = 4;
-const DEFAULT_CONTEXT = 4096;
 /** Positions that one step of `logits` computes. */
 const LOGITS_CHUNK = 64;
 
@@ -83,12 +43,10 @@ export class Engine {
   /** Milliseconds that loading took. */
   readonly loadMs: number;
   private readonly ops: Ops;
-  private readonly scheduler: Scheduler<Generation>;
-  private readonly active = new Set<Generation>();
+  private readonly loop: BatchLoop;
   /** Least recently used first. */
   private readonly sessions = new Set<Session>();
   private readonly identity: SnapshotModel;
-  private pumping = false;
   private closed = false;
 
   private constructor(file: ModelFile, model: Model, ops: Ops, options: EngineOptions, identity: SnapshotModel, loadMs: number) {
@@ -98,14 +56,25 @@ export class Engine {
     this.model = model;
     this.ops = ops;
     this.ledger = ops.ledger;
-    const { kv, prefixCache, tokenBudget = 256, maxSequences = 16 } = options;
+    const { kv, prefixCache, tokenBudget = "auto", maxSequences = 16 } = options;
     const window = resolveWindow(config, options);
     this.context = resolveContext(config, options);
     this.identity = identity;
     this.loadMs = loadMs;
-    const pages = pagesFor(window, this.context, Math.max(tokenBudget, LOGITS_CHUNK)) * maxSequences;
-    this.cache = new KvCache(ops.kernels, config, pages, { kv, window, prefixIndex: prefixCache });
-    this.scheduler = new Scheduler(this.cache, tokenBudget);
+    const chunk = Math.max(tokenBudget === "auto" ? MAX_AUTO_BUDGET : tokenBudget, LOGITS_CHUNK);
+    const least = pagesFor(window, this.context, chunk);
+    const { kvPages = least * maxSequences } = options;
+    if (kvPages < least) throw new RangeError(`kvPages: expected ${least} or more (one sequence at full context), found ${kvPages}`);
+    this.cache = new KvCache(ops.kernels, config, kvPages, { kv, window, prefixIndex: prefixCache });
+    const swap = {
+      save: (sequence: KvSequence) => encodeSnapshot(this.cache, sequence, identity, { tokens: sequence.tokens, notes: {} }),
+      load: (bytes: Uint8Array) => decodeSnapshot(this.cache, bytes, identity).sequence,
+    };
+    const { policy, tpotMs, roofline, maxQueue = 1024 } = options;
+    this.loop = new BatchLoop(model, ops, this.cache, {
+      ...{ policy, tokenBudget, tpotMs, roofline, maxQueue, swap: options.preemption === "swap" ? swap : undefined },
+      dropIdlePages: () => this.dropIdlePages(),
+    });
   }
 
   /**
@@ -119,10 +88,7 @@ export class Engine {
       const tokenizer = options.tokenizer === undefined ? undefined : await sourceOf(options.tokenizer);
       const file = openWith(source, tokenizer);
       resolveContext(file.config, options);
-      for (const name of ["maxSequences", "tokenBudget"] as const) {
-        const value = options[name] ?? 1;
-        if (!Number.isSafeInteger(value) || value < 1) throw new RangeError(`${name}: expected a whole number, 1 or more, found ${value}`);
-      }
+      checkLimits(options);
       const schemes = resolveSchemes(options, file.config);
       const [formats, window] = [resolveFormats(options.kv), resolveWindow(file.config, options)];
       const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads, scalarOnly: schemes.scalarOnly });
@@ -153,32 +119,49 @@ export class Engine {
 
   /**
    * Starts a generation from a text, or from token ids taken as they are.
-   * @throws RangeError when the prompt is empty, beyond the context or not of this vocabulary, or a parameter is out of range.
+   * @throws RangeError when the prompt is empty, beyond the context or not of this vocabulary, or a parameter is out of range;
+   * QueueFullError when too many requests wait already.
    */
   generate(prompt: string | readonly number[], params: GenerateParams = {}): Generation {
+    return this.start(prompt, params);
+  }
+
+  /**
+   * Starts `count` generations of one prompt, which is computed once; the i-th one is what `generate` gives with the i-th seed from
+   * `params.seed` on. @throws as `generate` does.
+   */
+  samples(prompt: string | readonly number[], count: number, params: GenerateParams = {}): Generation[] {
+    if (!Number.isSafeInteger(count) || count < 1) throw new RangeError(`samples: expected a whole number, 1 or more, found ${count}`);
+    if (params.session) throw new RangeError("samples: expected no session, which holds one text only");
+    this.loop.checkRoom(count);
+    const { seed } = resolveSampling(params);
+    const leader = this.start(prompt, { ...params, seed });
+    return [leader, ...Array.from({ length: count - 1 }, (_, i) => this.start(leader.prompt, { ...params, seed: seed + i + 1 }, leader))];
+  }
+
+  private start(prompt: string | readonly number[], params: GenerateParams, leader?: Generation): Generation {
     if (this.closed) throw new Error("engine: closed");
-    const { maxTokens = 256, stop = [], signal, session } = params;
+    const { maxTokens = 256, stop = [], signal, session, priority = 0 } = params;
+    if (!Number.isSafeInteger(priority)) throw new RangeError(`priority: expected a whole number, found ${priority}`);
     if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) throw new RangeError(`maxTokens: expected a whole number, 1 or more, found ${maxTokens}`);
     const goesOn = params.seed === undefined && session?.seed !== undefined;
     const sampling = resolveSampling(goesOn ? { ...params, seed: session.seed } : params);
     signal?.throwIfAborted();
+    this.loop.checkRoom(1);
     const tokens = session && session.tokens.length > 0 ? this.continued(session, prompt) : this.promptTokens(prompt);
     let draws = goesOn ? session.draws : 0;
     const sampler = createSampler(sampling, draws);
     const generation = new Generation({
-      ...{ prompt: tokens, maxTokens, context: this.context, stop, eos: this.tokenizer.eos, seed: sampling.seed, signal },
+      ...{ prompt: tokens, maxTokens, context: this.context, stop, eos: this.tokenizer.eos, seed: sampling.seed, signal, priority, leader },
       sampler: (logits, history) => (draws++, sampler(logits, history)),
       stream: this.tokenizer.stream(tokens),
       sequence: session?.begin(tokens),
-      onEnd: (ended) => {
+      onEnd: (ended, outcome) => {
         if (session) this.endSession(session, ended, { seed: sampling.seed, draws });
-        this.scheduler.remove(ended);
-        this.active.delete(ended);
+        this.loop.remove(ended, outcome);
       },
     });
-    this.active.add(generation);
-    this.scheduler.add(generation);
-    if (!this.pumping) void this.pump();
+    this.loop.add(generation);
     return generation;
   }
 
@@ -219,8 +202,8 @@ export class Engine {
       for (let at = 0; at < tokens.length; at += LOGITS_CHUNK) {
         const run = { sequence, tokens: tokens.slice(at, at + LOGITS_CHUNK), logits: "all", prompt: true } as const;
         const wanted = Math.ceil((at + run.tokens.length) / PAGE_SIZE) - Math.ceil(at / PAGE_SIZE);
-        while (wanted > this.scheduler.sparePages && this.dropIdlePages());
-        if (wanted > this.scheduler.sparePages) throw new KvCacheFullError(`logits: ${wanted} pages of the KV cache needed, ${this.scheduler.sparePages} not promised to running generations`);
+        while (wanted > this.loop.sparePages && this.dropIdlePages());
+        if (wanted > this.loop.sparePages) throw new KvCacheFullError(`logits: ${wanted} pages of the KV cache needed, ${this.loop.sparePages} not promised to running generations`);
         const logits = forward(this.model, this.ops, makeBatch(this.cache, [run]))!;
         const rows = logits.f32.slice();
         for (let i = 0; i < logits.rows; i++) yield rows.subarray(i * logits.cols, (i + 1) * logits.cols);
@@ -293,31 +276,21 @@ export class Engine {
     return breakdown(this.ledger.totals());
   }
 
+  /** Counts since the engine was loaded, and what runs and waits now. */
+  stats(): EngineStats {
+    return this.loop.stats();
+  }
+
+  /** Calls `listener` with all that happens to requests and in steps; returns the function that takes it off again. It must not throw. */
+  onEvent(listener: (event: EngineEvent) => void): () => void {
+    return this.loop.monitor.listen(listener);
+  }
+
   /** Cancels what runs and ends the backend's threads. */
   close(): void {
     this.closed = true;
-    for (const generation of this.active) generation.fail(new Error("engine: closed while generating"));
+    this.loop.close(new Error("engine: closed while generating"));
     this.ops.kernels.close();
-  }
-
-  /** One pass of the decoder over all running generations. */
-  private step(): void {
-    const plan = this.scheduler.plan();
-    if (plan.length === 0) {
-      // All requests wait for pages: idle sessions give theirs, else those of `logits` will come back.
-      if (!this.dropIdlePages()) this.scheduler.reclaim();
-      return;
-    }
-    for (const { request } of plan) request.began();
-    const logits = forward(this.model, this.ops, makeBatch(this.cache, plan.map(({ run }) => run)));
-    // A hook may have cancelled a request in the middle of the step.
-    for (const { request, run } of plan) if (request.sequence === run.sequence) this.cache.record(run.sequence, run.tokens);
-    let row = 0;
-    for (const { request, run } of plan) {
-      if (run.logits === "none" || !logits) continue;
-      const own = logits.slice(row, ++row);
-      request.accept(this.ops.sample(own, (values) => request.pick(values)));
-    }
   }
 
   private endSession(session: Session, ended: Generation, random: { seed: number; draws: number }): void {
@@ -335,21 +308,6 @@ export class Engine {
     }
     return false;
   }
-
-  private async pump(): Promise<void> {
-    this.pumping = true;
-    await breathe();
-    try {
-      while (!this.scheduler.idle && !this.closed) {
-        this.step();
-        await breathe();
-      }
-    } catch (error) {
-      for (const generation of this.active) generation.fail(error);
-    } finally {
-      this.pumping = false;
-    }
-  }
 }
 
 function openWith(source: ByteSource, tokenizer: ByteSource | undefined): ModelFile {
@@ -358,25 +316,6 @@ function openWith(source: ByteSource, tokenizer: ByteSource | undefined): ModelF
   } finally {
     tokenizer?.close();
   }
-}
-
-/** @throws RangeError for a context that the model does not have. */
-function resolveContext(config: ModelConfig, { context: wanted, window }: EngineOptions): number {
-  const endless = window !== undefined && config.rope !== undefined;
-  if (wanted === undefined) return endless ? Infinity : Math.min(config.contextLength, DEFAULT_CONTEXT);
-  if (Number.isSafeInteger(wanted) && wanted >= 2 && (endless || wanted <= config.contextLength)) return wanted;
-  const expected = endless ? "a whole number, 2 or more" : `2 to ${config.contextLength} tokens (the model's own context)`;
-  throw new RangeError(`context: expected ${expected}, found ${wanted}`);
-}
-
-/** @throws RangeError when the window and the sinks are more than the model was trained for. */
-function resolveWindow({ contextLength }: ModelConfig, { window: size, sinks: wanted }: EngineOptions): AttentionWindow | undefined {
-  if (size === undefined && wanted === undefined) return undefined;
-  if (size === undefined) throw new RangeError(`sinks: expected a window to go with them, found ${wanted} sinks and none`);
-  const sinks = wanted ?? DEFAULT_SINKS;
-  checkWindow({ size, sinks });
-  if (size + sinks > contextLength) throw new RangeError(`window: expected at most ${contextLength} positions (the model's own context) with its ${sinks} sinks, found ${size}`);
-  return { size, sinks };
 }
 
 async function sourceOf(from: string | ByteSource): Promise<ByteSource> {

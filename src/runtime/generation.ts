@@ -7,6 +7,9 @@ import { stopMatcher } from "./stops.ts";
 /** `stop`: an end token or a stop string; `length`: maxTokens or the context was reached; `cancelled`: by the caller. */
 export type FinishReason = "stop" | "length" | "cancelled";
 
+/** How a request ended; `failed`: by an error of the engine's. */
+export type Outcome = FinishReason | "failed";
+
 export interface GenerationTimings {
   /** Time to the first token, from the call, milliseconds. */
   ttftMs: number;
@@ -16,6 +19,26 @@ export interface GenerationTimings {
   prefillTokensPerSecond: number | null;
   /** Generated tokens per second after the first. */
   decodeTokensPerSecond: number | null;
+}
+
+/** What a request got of the engine. */
+export interface GenerationMetrics {
+  /** From the call to the first step that took some of its tokens, milliseconds. */
+  queueMs: number;
+  /** Time to the first token, from the call, milliseconds; null without one. */
+  ttftMs: number | null;
+  /** Time per output token after the first, milliseconds; null with fewer than two tokens. */
+  tpotMs: number | null;
+  /** From the call to the end, milliseconds. */
+  totalMs: number;
+  promptTokens: number;
+  tokens: number;
+  /** Prompt tokens that needed no computing. */
+  cachedTokens: number;
+  /** Most KV pages that it held at once, shared ones among them. */
+  pages: number;
+  /** Times that its pages were taken away and it had to wait again. */
+  preemptions: number;
 }
 
 export interface GenerationResult {
@@ -28,6 +51,7 @@ export interface GenerationResult {
   finishReason: FinishReason;
   seed: number;
   timings: GenerationTimings;
+  metrics: GenerationMetrics;
 }
 
 export interface GenerationInit {
@@ -41,10 +65,14 @@ export interface GenerationInit {
   readonly sampler: Sampler;
   readonly stream: TokenStream;
   readonly signal?: AbortSignal;
+  /** Default 0. */
+  readonly priority?: number;
+  /** A generation of the same prompt, with whose pages this one can go on. */
+  readonly leader?: Generation;
   /** Holds the prompt's first positions already. */
   readonly sequence?: KvSequence;
   /** Called once, when the generation is over, however it ended. */
-  readonly onEnd: (generation: Generation) => void;
+  readonly onEnd: (generation: Generation, outcome: Outcome) => void;
 }
 
 /**
@@ -56,7 +84,9 @@ export class Generation implements AsyncIterable<string>, Scheduled {
   readonly maxLength: number;
   fed = 0;
   cached = 0;
-  nextToken: number | undefined;
+  preemptions = 0;
+  readonly priority: number;
+  readonly leader: Generation | undefined;
   sequence: KvSequence | undefined;
   /** Settles when the generation is over. */
   readonly result: Promise<GenerationResult>;
@@ -74,11 +104,15 @@ export class Generation implements AsyncIterable<string>, Scheduled {
   private startedMs = 0;
   private firstMs = 0;
   private lastMs = 0;
+  private endedMs = 0;
+  private pages = 0;
 
   constructor(init: GenerationInit) {
     this.init = init;
     this.prompt = init.prompt;
     this.maxLength = Math.min(init.prompt.length + init.maxTokens, init.context);
+    this.priority = init.priority ?? 0;
+    this.leader = init.leader;
     this.sequence = init.sequence;
     this.fed = this.cached = init.sequence?.length ?? 0;
     this.stops = stopMatcher(init.stop);
@@ -99,6 +133,20 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     this.finish("cancelled");
   }
 
+  /** What the engine did for it so far. */
+  get metrics(): GenerationMetrics {
+    const { createdMs, startedMs, firstMs, lastMs } = this;
+    const now = this.over ? this.endedMs : performance.now();
+    const later = this.tokens.length - 1;
+    return {
+      queueMs: (startedMs === 0 ? now : startedMs) - createdMs,
+      ttftMs: firstMs === 0 ? null : firstMs - createdMs,
+      tpotMs: later > 0 ? (lastMs - firstMs) / later : null,
+      totalMs: now - createdMs,
+      ...{ promptTokens: this.prompt.length, tokens: this.tokens.length, cachedTokens: this.cached, pages: this.pages, preemptions: this.preemptions },
+    };
+  }
+
   get isOver(): boolean {
     return this.over;
   }
@@ -111,6 +159,11 @@ export class Generation implements AsyncIterable<string>, Scheduled {
   /** The engine is about to run some of this request's tokens. */
   began(): void {
     if (this.startedMs === 0) this.startedMs = performance.now();
+  }
+
+  /** The engine has run them. */
+  ran(): void {
+    this.pages = Math.max(this.pages, this.sequence?.pages.length ?? 0);
   }
 
   /** Chooses the next token from a row of logits. */
@@ -128,8 +181,7 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     const { text, stopped } = this.stops.push(this.init.stream.push(token));
     this.emit(text);
     if (stopped) return this.finish("stop", true);
-    if (this.tokens.length >= this.init.maxTokens || this.prompt.length + this.tokens.length >= this.init.context) return this.finish("length");
-    this.nextToken = token;
+    if (this.tokens.length >= this.init.maxTokens || this.prompt.length + this.tokens.length >= this.init.context) this.finish("length");
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
@@ -161,10 +213,11 @@ export class Generation implements AsyncIterable<string>, Scheduled {
       this.emit(stopped ? text : text + this.stops.flush());
     }
     this.over = true;
+    this.endedMs = performance.now();
     this.init.signal?.removeEventListener("abort", this.abort);
-    this.init.onEnd(this);
+    this.init.onEnd(this, this.failure !== undefined && !this.init.signal?.aborted ? "failed" : finishReason);
     if (this.failure !== undefined) this.settle.reject(this.failure);
-    else this.settle.resolve({ text: this.text, tokens: this.tokens, promptTokens: this.prompt.length, cachedTokens: this.cached, finishReason, seed: this.init.seed, timings: this.timings() });
+    else this.settle.resolve({ text: this.text, tokens: this.tokens, promptTokens: this.prompt.length, cachedTokens: this.cached, finishReason, seed: this.init.seed, timings: this.timings(), metrics: this.metrics });
     this.wake();
   }
 
