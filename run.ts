@@ -14,15 +14,15 @@ import { plan } from "./src/runtime/commands/plan.ts";
 import { project } from "./src/runtime/commands/project.ts";
 import { quantize } from "./src/runtime/commands/quantize.ts";
 import { report } from "./src/runtime/commands/report.ts";
+import { serve } from "./src/runtime/commands/serve.ts";
 import { step } from "./src/runtime/commands/step.ts";
 import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, report, bench, breakdown, project, plan, quantize, convert, calibrate, evaluate];
+const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, report, serve, bench, breakdown, project, plan, quantize, convert, calibrate, evaluate];
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();
-  process.once("SIGINT", () => interrupt.abort());
   const io = nodeIo(interrupt.signal);
   const named = args.length > 0 && !args[0].startsWith("-");
   const command = named ? COMMANDS.find(({ name }) => name === args[0]) : generate;
@@ -30,6 +30,13 @@ async function main(args: readonly string[]): Promise<void> {
   const values = parse(command, named ? args.slice(1) : args);
   if (values.version) return io.out(`memwall ${packageVersion()}\n`);
   if (values.help) return io.out(named ? commandHelp(command) : overview());
+  // The first signal asks the command to stop; the second one, whichever it is, ends the process at once.
+  const signals = command.graceful ? ["SIGINT", "SIGTERM"] : ["SIGINT"];
+  const stop = () => {
+    for (const signal of signals) process.off(signal, stop);
+    interrupt.abort();
+  };
+  for (const signal of signals) process.on(signal, stop);
   await command.run(values, io);
 }
 

@@ -377,10 +377,13 @@ declare module "node:http" {
     setHeader(name: string, value: string | number | readonly string[]): this;
     writeHead(status: number, headers?: Record<string, string | number>): this;
     flushHeaders(): void;
+    writeContinue(): void;
   }
 
   interface ServerEvents {
     request: [request: IncomingMessage, response: ServerResponse];
+    /** A client that sent "Expect: 100-continue"; with a listener there is no `request` for it. */
+    checkContinue: [request: IncomingMessage, response: ServerResponse];
     error: [error: NodeSystemError];
     clientError: [error: NodeSystemError, socket: Socket & Writable];
     close: [];

@@ -4,6 +4,7 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Io, OutputFile } from "./commands/command.ts";
 import { openFile, openFileOrFolder } from "./node-files.ts";
+import { listen } from "./node-server.ts";
 
 /** The command line's view of the world, by Node's means. */
 export function nodeIo(interrupted: AbortSignal): Io {
@@ -29,6 +30,7 @@ export function nodeIo(interrupted: AbortSignal): Io {
       const [one, other] = [a, b].map((path) => statSync(path, { throwIfNoEntry: false }));
       return one !== undefined && other !== undefined && one.dev === other.dev && one.ino === other.ino;
     },
+    serve: listen,
     shippedModel: shippedModel(),
   };
 }

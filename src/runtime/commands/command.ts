@@ -4,6 +4,7 @@ import type { ByteSource } from "../../model/formats/source.ts";
 import { parseCalibration } from "../../quant/calibration.ts";
 import { WEIGHT_SCHEMES } from "../../quant/scheme.ts";
 import { ACTIVATIONS, type SchemeOptions } from "../schemes.ts";
+import type { HttpHandler, Listening, ListenOptions } from "../server/http.ts";
 
 /** What a command may do to the world outside; run.ts brings Node's version, tests bring their own. */
 export interface Io {
@@ -27,6 +28,8 @@ export interface Io {
   createFile(path: string): OutputFile;
   /** Whether both paths lead to one existing file. */
   isSameFile(a: string, b: string): boolean;
+  /** Answers HTTP requests from now on. @throws Error when the address cannot be listened on. */
+  serve(handler: HttpHandler, options: ListenOptions): Promise<Listening>;
   /** The model that ships with memwall. */
   readonly shippedModel: string;
 }
@@ -54,6 +57,8 @@ export interface Command {
   /** One line. */
   readonly summary: string;
   readonly options: Readonly<Record<string, OptionSpec>>;
+  /** SIGTERM asks it to stop as SIGINT does, instead of ending it. */
+  readonly graceful?: boolean;
   run(values: Values, io: Io): Promise<void>;
 }
 
