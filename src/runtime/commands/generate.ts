@@ -7,6 +7,8 @@ import { SESSION_OPTIONS, sessionFile, sessionFrom } from "./sessions.ts";
 
 /** How the shipped model's stories begin when nobody says otherwise. */
 const DEFAULT_PROMPT = "Once upon a time";
+/** The shipped model's stories have 184 to 318 tokens. */
+const DEFAULT_MAX_TOKENS = 400;
 
 export const generate: Command = {
   name: "generate",
@@ -14,7 +16,7 @@ export const generate: Command = {
   options: {
     ...MODEL_OPTIONS,
     ...PROMPT_OPTIONS,
-    "max-tokens": { type: "string", value: "N", help: "generate at most N tokens (default 256)" },
+    "max-tokens": { type: "string", value: "N", help: "generate at most N tokens (default 400)" },
     temperature: { type: "string", value: "T", help: "0 takes the most probable token, 1 samples the model's own distribution (default 0.8)" },
     "top-k": { type: "string", value: "K", help: "sample from the K most probable tokens, 0 from all (default 40)" },
     "top-p": { type: "string", value: "P", help: "sample from the most probable tokens that sum to P (default 0.95)" },
@@ -66,7 +68,7 @@ export const generate: Command = {
 
 function generateParams(values: Values) {
   return {
-    maxTokens: number(values, "max-tokens", { integer: true, min: 1 }),
+    maxTokens: number(values, "max-tokens", { integer: true, min: 1 }, DEFAULT_MAX_TOKENS),
     temperature: number(values, "temperature", { min: 0 }),
     topK: number(values, "top-k", { integer: true, min: 0 }),
     topP: number(values, "top-p", { min: Number.MIN_VALUE, max: 1 }),
