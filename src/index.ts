@@ -1,5 +1,6 @@
 /** memwall as a library: load a model, generate, and read what every op cost. */
 export { Engine, type EngineOptions, type GenerateParams } from "./runtime/engine.ts";
+export { type ChatFormat, type ChatMessage, type ChatPrompt, type ChatTemplateOptions, DEFAULT_TEMPLATE } from "./runtime/chat.ts";
 export { Generation, type FinishReason, type GenerationResult, type GenerationTimings } from "./runtime/generation.ts";
 export type { Session } from "./runtime/session.ts";
 export type { SamplingParams } from "./runtime/sampler.ts";
@@ -32,6 +33,10 @@ export { parseWeights, type Sparsity, WEIGHT_SCHEMES, type WeightScheme } from "
 export { calibrate } from "./runtime/calibration.ts";
 export { compareLogits, type Quality, textWindows } from "./runtime/eval.ts";
 export { ACTIVATIONS, type Activations, type SchemeOptions } from "./runtime/schemes.ts";
+export { type Conversion, convertFolder } from "./model/convert.ts";
+export { compileTemplate, type Template } from "./model/template/template.ts";
+export { TemplateError } from "./model/template/errors.ts";
+export { isFolder, memoryFolder, type ModelFolder, modelFolder } from "./model/formats/folder.ts";
 export { type ModelFile, openModel } from "./model/open.ts";
 export { randomWeights, SHAPES } from "./model/shapes.ts";
 export { type LayerWeights, linears, weightBytes, type Weights } from "./model/weights.ts";

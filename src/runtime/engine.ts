@@ -13,6 +13,7 @@ import { Ops } from "../tensor/ops.ts";
 import { breakdown } from "../tensor/totals.ts";
 import { createKernels } from "./backend.ts";
 import { BatchLoop } from "./batch-loop.ts";
+import { type ChatFormat, chatFormat, type ChatMessage, type ChatPrompt, type ChatTemplateOptions } from "./chat.ts";
 import { checkLimits, type EngineOptions, type GenerateParams, resolveContext, resolveWindow } from "./engine-options.ts";
 import { Generation, type GenerationResult } from "./generation.ts";
 import type { EngineEvent, EngineStats } from "./monitor.ts";
@@ -40,6 +41,8 @@ export class Engine {
   readonly cache: KvCache;
   /** Positions that one sequence may take; Infinity with a window. */
   readonly context: number;
+  /** How the model wants its conversations written. */
+  readonly chatFormat: ChatFormat;
   /** Milliseconds that loading took. */
   readonly loadMs: number;
   private readonly ops: Ops;
@@ -53,6 +56,7 @@ export class Engine {
     const { config } = model;
     this.config = config;
     this.tokenizer = file.tokenizer;
+    this.chatFormat = chatFormat(file);
     this.model = model;
     this.ops = ops;
     this.ledger = ops.ledger;
@@ -137,6 +141,22 @@ export class Engine {
     const { seed } = resolveSampling(params);
     const leader = this.start(prompt, { ...params, seed });
     return [leader, ...Array.from({ length: count - 1 }, (_, i) => this.start(leader.prompt, { ...params, seed: seed + i + 1 }, leader))];
+  }
+
+  /**
+   * Starts the assistant's answer to a conversation, written as the model's chat template says. What a conversation and the one before it
+   * have in common is in the KV cache already.
+   * @throws TemplateError when the template refuses the conversation; as `generate` does.
+   */
+  chat(messages: readonly ChatMessage[], params: GenerateParams & ChatTemplateOptions = {}): Generation {
+    const { tools, variables, generationPrompt, now, ...rest } = params;
+    const { tokens, stop } = this.chatPrompt(messages, { tools, variables, generationPrompt, now });
+    return this.generate(tokens, { ...rest, stop: [...stop, ...(rest.stop ?? [])] });
+  }
+
+  /** What `chat` would feed for a conversation. @throws TemplateError */
+  chatPrompt(messages: readonly ChatMessage[], options?: ChatTemplateOptions): ChatPrompt {
+    return this.chatFormat.prompt(messages, options);
   }
 
   private start(prompt: string | readonly number[], params: GenerateParams, leader?: Generation): Generation {
