@@ -7,12 +7,12 @@ const LINGER_MS = 5000;
 
 /** Answers HTTP requests with `handler`. @throws Error in one line when the address cannot be listened on. */
 export async function listen(handler: HttpHandler, options: ListenOptions): Promise<Listening> {
-  const running = new Set<Promise<void>>();
+  const running = new Map<IncomingMessage, Promise<void>>();
   let closing = false;
   const take = (request: IncomingMessage, response: ServerResponse) => {
     const answered = reply(handler, request, response, options, () => closing).catch(() => void response.destroy());
-    running.add(answered);
-    void answered.then(() => running.delete(answered));
+    running.set(request, answered);
+    void answered.then(() => running.delete(request));
   };
   const server = createServer(take);
   // A client that asks first whether it may send its body is not told to send what will be refused.
@@ -33,7 +33,9 @@ export async function listen(handler: HttpHandler, options: ListenOptions): Prom
     close: async () => {
       closing = true;
       const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      while (running.size > 0) await Promise.all(running);
+      // Who is still sending a request is not waited for.
+      for (const request of running.keys()) if (!request.complete) request.destroy();
+      while (running.size > 0) await Promise.all(running.values());
       server.closeAllConnections();
       await closed;
     },
