@@ -81,6 +81,7 @@ declare module "node:fs" {
   export function writeSync(fd: number, text: string): number;
   export function closeSync(fd: number): void;
   export function fsyncSync(fd: number): void;
+  export function truncateSync(path: PathLike, length: number): void;
   export function fstatSync(fd: number): Stats;
   export function statSync(path: PathLike): Stats;
   export function statSync(path: PathLike, options: { throwIfNoEntry: false }): Stats | undefined;
