@@ -3,6 +3,7 @@ import process from "node:process";
 import { parseArgs } from "node:util";
 import { bench } from "./src/runtime/commands/bench.ts";
 import { breakdown } from "./src/runtime/commands/breakdown.ts";
+import { chat } from "./src/runtime/commands/chat.ts";
 import { type Command, UsageError } from "./src/runtime/commands/command.ts";
 import { calibrate } from "./src/runtime/commands/calibrate.ts";
 import { convert } from "./src/runtime/commands/convert.ts";
@@ -19,7 +20,7 @@ import { step } from "./src/runtime/commands/step.ts";
 import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, logits, tokenize, inspect, step, report, serve, bench, breakdown, project, plan, quantize, convert, calibrate, evaluate];
+const COMMANDS: readonly Command[] = [generate, chat, logits, tokenize, inspect, step, report, serve, bench, breakdown, project, plan, quantize, convert, calibrate, evaluate];
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();

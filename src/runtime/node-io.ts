@@ -24,7 +24,11 @@ export function nodeIo(interrupted: AbortSignal): Io {
       for await (const chunk of stdin) text += String(chunk);
       return text;
     },
-    lines: (prompt) => lines(prompt),
+    lines,
+    onInterrupt: (callback) => {
+      process.on("SIGINT", callback);
+      return () => void process.off("SIGINT", callback);
+    },
     createFile,
     isSameFile: (a, b) => {
       const [one, other] = [a, b].map((path) => statSync(path, { throwIfNoEntry: false }));
@@ -36,11 +40,11 @@ export function nodeIo(interrupted: AbortSignal): Io {
 }
 
 /** A terminal shows what is typed; otherwise prompt and line are written out, so that a script's transcript reads like a session. */
-async function* lines(prompt: string): AsyncGenerator<string, void, undefined> {
+async function* lines(prompt: string, onInterrupt?: () => void): AsyncGenerator<string, void, undefined> {
   const { stdin, stdout, env } = process;
   const typed = Boolean(stdin.isTTY);
   const source = createInterface({ input: stdin, ...(typed && { output: stdout, terminal: env.TERM !== "dumb" }), prompt, crlfDelay: Infinity });
-  source.on("SIGINT", () => source.close());
+  source.on("SIGINT", onInterrupt ?? (() => source.close()));
   if (typed) source.prompt();
   for await (const line of source) {
     if (!typed) stdout.write(`${prompt}${line}\n`);

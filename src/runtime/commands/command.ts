@@ -22,8 +22,13 @@ export interface Io {
   openFile(path: string): ByteSource;
   readText(path: string): Promise<string>;
   readStdin(): Promise<string>;
-  /** Lines as they are typed or piped in, each asked for by `prompt`; when nobody types, prompt and line are written out for the reader. */
-  lines(prompt: string): AsyncIterable<string>;
+  /**
+   * Lines as they are typed or piped in, each asked for by `prompt`; when nobody types, prompt and line are written out for the reader.
+   * Ctrl-C at a terminal ends them, or calls `onInterrupt`.
+   */
+  lines(prompt: string, onInterrupt?: () => void): AsyncIterable<string>;
+  /** Calls back whenever the process is interrupted from outside, until the function that it returns is called. */
+  onInterrupt(callback: () => void): () => void;
   /** Fails now if `path` can't be written; the file appears under its name only when `commit` is called. */
   createFile(path: string): OutputFile;
   /** Whether both paths lead to one existing file. */
