@@ -113,6 +113,14 @@ describe("chat completions", () => {
     expect(body.choices[0].message.content).not.toBe("");
   });
 
+  it("are what engine.chat gives for a seed", async () => {
+    const turns = [{ role: "user", content: "Hello" }, { role: "assistant", content: "Hi" }, { role: "user", content: "A dog" }];
+    const expected = await served.engine.chat(turns, { temperature: 0.7, topP: 0.9, topK: 0, minP: 0, seed: 9, maxTokens: 30 }).result;
+    const { body } = await post<Reply>(`${served.url}/v1/chat/completions`, { messages: turns, temperature: 0.7, top_p: 0.9, seed: 9, max_tokens: 30 });
+    expect(body.choices[0].message.content).toBe(expected.text);
+    expect(body.usage!.prompt_tokens).toBe(expected.promptTokens);
+  });
+
   it("are limited by the context when nobody says otherwise", async () => {
     const { body } = await post<Reply>(`${served.url}/v1/chat/completions`, { messages, seed: 3 });
     expect(body.usage!.total_tokens).toBeLessThanOrEqual(served.engine.context);

@@ -2,7 +2,7 @@ import { hex, sha256 } from "../../kvcache/sha256.ts";
 import type { Engine } from "../engine.ts";
 import type { Generation } from "../generation.ts";
 import { answer, type Asked } from "./answer.ts";
-import { transcriptPrompt } from "./chat-prompt.ts";
+import { chatPrompt } from "./chat-prompt.ts";
 import { ApiError, errorReply } from "./errors.ts";
 import { parseFields } from "./fields.ts";
 import { type HttpHandler, type HttpReply, type HttpRequest, jsonReply } from "./http.ts";
@@ -70,9 +70,10 @@ export function createApp(engine: Engine, { model, token, maxTokens, maxConcurre
 
   const askChat = (text: string): Asked => {
     const fields = parseFields(text);
-    const { prompt, stop } = transcriptPrompt(parseMessages(fields));
+    const messages = parseMessages(fields);
     const tokens = maxTokensOf(fields, ["max_completion_tokens", "max_tokens"], mostTokens) ?? mostTokens;
     const parameters = parseParameters(fields);
+    const { prompt, stop } = chatPrompt(engine, messages);
     return { ...parameters, stop: [...parameters.stop, ...stop], prompts: [prompt], maxTokens: tokens, dialect: CHAT, param: "messages" };
   };
 

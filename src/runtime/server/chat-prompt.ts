@@ -1,16 +1,22 @@
+import { TemplateError } from "../../model/template/errors.ts";
+import type { Engine } from "../engine.ts";
+import { ApiError } from "./errors.ts";
 import type { ChatMessage } from "./prompts.ts";
+import { checkFits } from "./start.ts";
 
-/** What a chat feeds, and which texts end the reply besides the model's end tokens. */
+/** What a chat feeds, and which texts end the answer besides the model's end tokens. */
 export interface ChatPrompt {
-  readonly prompt: string | readonly number[];
+  readonly prompt: readonly number[];
   readonly stop: readonly string[];
 }
 
-/**
- * A chat for a model without a template of its own: a transcript of named lines, the last of them the reply's, which ends where the model
- * would write the user's next line.
- */
-export function transcriptPrompt(messages: readonly ChatMessage[]): ChatPrompt {
-  const lines = messages.map(({ role, content }) => `${role[0].toUpperCase()}${role.slice(1)}: ${content}\n`);
-  return { prompt: `${lines.join("")}Assistant:`, stop: ["\nUser:"] };
+/** A conversation as the model's own chat template writes it. @throws ApiError 400 when the template refuses it, or it is beyond the context. */
+export function chatPrompt(engine: Engine, messages: readonly ChatMessage[]): ChatPrompt {
+  checkFits(engine, messages.reduce((sum, { content }) => sum + content.length, 0), "messages");
+  try {
+    const { tokens, stop } = engine.chatPrompt(messages.map((message) => ({ ...message })));
+    return { prompt: tokens, stop };
+  } catch (error) {
+    throw error instanceof TemplateError ? new ApiError(400, `messages: ${error.message}`, { param: "messages", code: "chat_template" }) : error;
+  }
 }

@@ -32,16 +32,21 @@ export function startAll(engine: Engine, wanted: Wanted, param: string, signal: 
   }
 }
 
+const BEYOND_CONTEXT = "context_length_exceeded";
+
+/** Encoding takes time in proportion to the text: what cannot fit is not even tried. @throws ApiError 400. */
+export function checkFits(engine: Engine, characters: number, param: string): void {
+  const least = Math.ceil(characters / longestPiece(engine));
+  if (least >= engine.context) throw new ApiError(400, `${param}: expected fewer than ${engine.context} tokens (the context), found ${least} or more`, { param, code: BEYOND_CONTEXT });
+}
+
 function checkedTokens(engine: Engine, prompt: Prompt, param: string): number[] {
-  // Encoding takes time in proportion to the text: what cannot fit is not even tried.
-  const least = typeof prompt === "string" ? Math.ceil(prompt.length / longestPiece(engine)) : prompt.length;
-  const code = "context_length_exceeded";
-  if (least >= engine.context) throw new ApiError(400, `${param}: expected fewer than ${engine.context} tokens (the context), found ${least} or more`, { param, code });
+  if (typeof prompt === "string") checkFits(engine, prompt.length, param);
   try {
     return engine.promptTokens(prompt);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
-    throw new ApiError(400, error.message.replace(/^prompt/, param), { param, code: error.message.includes("(the context)") ? code : undefined });
+    throw new ApiError(400, error.message.replace(/^prompt/, param), { param, code: error.message.includes("(the context)") ? BEYOND_CONTEXT : undefined });
   }
 }
 
