@@ -9,7 +9,8 @@ import { type ModelFile, openModel } from "../model/open.ts";
 import type { ByteSource } from "../model/formats/source.ts";
 import type { Tokenizer } from "../model/tokenizer/tokenizer.ts";
 import { Ledger, type OpHook } from "../tensor/ledger.ts";
-import { Ops } from "../tensor/ops.ts";
+import type { Kernels } from "../tensor/kernels.ts";
+import { type ActivationFormat, Ops } from "../tensor/ops.ts";
 import { breakdown } from "../tensor/totals.ts";
 import { createKernels } from "./backend.ts";
 import { BatchLoop } from "./batch-loop.ts";
@@ -52,7 +53,7 @@ export class Engine {
   private readonly identity: SnapshotModel;
   private closed = false;
 
-  private constructor(file: ModelFile, model: Model, ops: Ops, options: EngineOptions, identity: SnapshotModel, loadMs: number) {
+  private constructor(file: Pick<ModelFile, "metadata" | "tokenizer">, model: Model, ops: Ops, options: EngineOptions, identity: SnapshotModel, loadMs: number) {
     const { config } = model;
     this.config = config;
     this.tokenizer = file.tokenizer;
@@ -111,6 +112,20 @@ export class Engine {
     } finally {
       source.close();
     }
+  }
+
+  /**
+   * An engine over a model that is in memory already, such as one of random weights; it closes the kernels. Sessions of it fit no other.
+   * @throws RangeError for an option out of range.
+   */
+  static from(model: Model, kernels: Kernels, tokenizer: Tokenizer, options: EngineOptions = {}, activations?: ActivationFormat): Engine {
+    checkLimits(options);
+    const { config } = model;
+    resolveContext(config, options);
+    checkAbilities(kernels, resolveFormats(options.kv), resolveWindow(config, options));
+    const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
+    const identity = { name: config.name, vocabSize: config.vocabSize, fingerprint: `${config.name} in memory` };
+    return new Engine({ metadata: new Map(), tokenizer }, model, new Ops(kernels, ledger, options.attention, activations), options, identity, 0);
   }
 
   get backend(): string {

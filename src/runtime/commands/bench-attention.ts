@@ -1,0 +1,36 @@
+import { benchAttention as measure } from "../bench-attention.ts";
+import { formatBytes, formatMs } from "../report.ts";
+import { BENCH_MODEL_OPTIONS, benchModel, sizes, table } from "./bench-model.ts";
+import { type Command, flag, JSON_OPTION, kvFrom } from "./command.ts";
+
+export const benchAttention: Command = {
+  name: "bench attention",
+  summary: "naive against tiled attention in prefill: what each writes to memory, and how long it takes",
+  options: {
+    ...BENCH_MODEL_OPTIONS,
+    contexts: { type: "string", value: "LIST", help: "prompt lengths (default 64,128,256,512,1024,2048, as far as the model's context goes)" },
+    ...JSON_OPTION,
+  },
+  async run(values, io) {
+    const kv = kvFrom(values);
+    const wanted = sizes(values, "contexts", [64, 128, 256, 512, 1024, 2048]);
+    const { model, kernels } = await benchModel(values, io);
+    try {
+      const { contextLength, name } = model.config;
+      // Attention needs no trained positions where they are rotations.
+      const contexts = model.config.rope ? wanted : wanted.filter((context) => context <= contextLength);
+      const points = measure(model, kernels, contexts, kv, io.interactive ? (done) => io.err(`\r\x1b[K${done}`) : undefined);
+      if (io.interactive) io.err("\r\x1b[K");
+      if (flag(values, "json")) return io.out(`${JSON.stringify({ model: name, backend: kernels.name, threads: kernels.threads, kv, points }, null, 2)}\n`);
+      const ms = (value: number | null) => (value === null ? "-" : formatMs(value));
+      const rows = points.map(({ context, naive, tiled }) => [
+        ...[String(context), formatBytes(naive.materialised), formatBytes(tiled.materialised), `${(naive.materialised / tiled.materialised).toFixed(1)} x`],
+        ...[formatBytes(naive.moved), formatBytes(tiled.moved), ms(naive.ms), ms(tiled.ms)],
+      ]);
+      const head = ["context", "naive writes", "tiled writes", "ratio", "naive moves", "tiled moves", "naive", "tiled"];
+      await io.out(`${name}, ${kernels.name} kernels: attention of one prefill, all layers\n${table([head, ...rows])}\n`);
+    } finally {
+      kernels.close();
+    }
+  },
+};
