@@ -82,8 +82,13 @@ export interface LoadResult {
   readonly bytesPerToken: number;
 }
 
+const WARM_UP_TOKENS = 80;
+
 /** Really runs the arrivals, each at its time by the clock; the engine's ledger must be on, and its tokenizer without end tokens. */
 export async function simulateLoad(engine: Engine, arrivals: readonly Arrival[], onProgress?: (done: number) => void): Promise<LoadResult> {
+  // Whatever happens once, such as measuring the automatic budget, is no part of the day.
+  await engine.complete(Array.from({ length: Math.min(WARM_UP_TOKENS, engine.context - 2) }, () => 0), { maxTokens: 2, temperature: 0 });
+  engine.ledger.clear();
   const steps: StepEvent[] = [];
   const off = engine.onEvent((event) => void (event.type === "step" && steps.push(event)));
   const started = performance.now();
