@@ -27,9 +27,13 @@ export async function answer(engine: Engine, model: string, asked: Asked, signal
   if (asked.stream) {
     return { status: 200, headers: { "content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache" }, body: events(generations, asked, head) };
   }
-  const results = await Promise.all(generations.map(({ result }) => result));
-  const { dialect, n } = asked;
-  return jsonReply(200, { ...head, object: dialect.object, choices: results.map((result, index) => dialect.choice(index, result)), usage: usageOf(results, n) });
+  try {
+    const results = await Promise.all(generations.map(({ result }) => result));
+    const { dialect, n } = asked;
+    return jsonReply(200, { ...head, object: dialect.object, choices: results.map((result, index) => dialect.choice(index, result)), usage: usageOf(results, n) });
+  } finally {
+    for (const generation of generations) generation.cancel(); // When one failed, nobody waits for the others.
+  }
 }
 
 /** The stream of one request: chunks, the usage if it is wanted, `[DONE]`; an error in the middle is a chunk of its own, and the last. */

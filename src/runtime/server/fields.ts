@@ -55,6 +55,7 @@ export function textsField(fields: Fields, name: string, most: number): string[]
 function shown(value: unknown): string {
   if (value === undefined) return "nothing";
   if (Array.isArray(value) && value.length > 8) return `an array of ${value.length}`;
+  if (typeof value === "number") return String(value);
   const text = typeof value === "string" && value.length > 60 ? JSON.stringify(`${value.slice(0, 57)}...`) : JSON.stringify(value);
   return text.length <= 80 ? text : Array.isArray(value) ? `an array of ${value.length}` : "an object";
 }

@@ -58,15 +58,16 @@ export function prometheusText(engine: Engine, { answered, ttft, tpot }: ServerM
     histogramText("time_to_first_token_seconds", "From the request to its first token", ttft),
     histogramText("time_per_output_token_seconds", "Mean time per token after the first, of each generation", tpot),
   ];
-  if (engine.ledger.on) parts.push(family("bytes_moved_total", "counter", "Bytes that ops read and wrote", [...moved(engine)]), family("flops_total", "counter", "Floating-point operations", [...flops(engine)]));
+  if (engine.ledger.on) parts.push(family("bytes_moved_total", "counter", "Bytes that ops read and wrote, of weights, keys and values, activations", [...moved(engine)]), family("flops_total", "counter", "Floating-point operations", [...flops(engine)]));
   return parts.join("");
 }
 
 function* moved(engine: Engine): Generator<Sample> {
   for (const [phase, { byKind }] of Object.entries(engine.breakdown())) {
     for (const [kind, row] of Object.entries(byKind)) {
-      yield [{ phase, kind, direction: "read" }, row.bytesRead];
-      yield [{ phase, kind, direction: "written" }, row.bytesWritten];
+      for (const direction of ["read", "written"] as const) {
+        for (const of of ["weights", "kv", "activations"] as const) if (row[direction][of] > 0) yield [{ phase, kind, direction, of }, row[direction][of]];
+      }
     }
   }
 }

@@ -29,7 +29,8 @@ export function parseParameters(fields: Fields): Parameters {
   return {
     sampling: {
       temperature: numberField(fields, "temperature", { min: 0, max: 2 }) ?? 1,
-      topP: numberField(fields, "top_p", { min: Number.MIN_VALUE, max: 1 }) ?? 1,
+      // 0 is allowed, and leaves the most probable token as the least positive number does.
+      topP: Math.max(numberField(fields, "top_p", { min: 0, max: 1 }) ?? 1, Number.MIN_VALUE),
       topK: numberField(fields, "top_k", { min: 0, max: Infinity, whole: true }) ?? 0,
       minP: numberField(fields, "min_p", { min: 0, max: 0.999 }) ?? 0,
       repeatPenalty: numberField(fields, "repeat_penalty", { min: Number.MIN_VALUE, max: 100 }) ?? 1,
