@@ -67,7 +67,7 @@ describe.each<[string, EngineOptions]>([
         const { tokens, params } = REQUESTS[i];
         running.set(i, watch(engine.generate(tokens, { ...params, priority: d.below(3) })));
         if (d.chance(0.3)) engine.generate(tokens, params).cancel();
-        for (let wait = d.below(6); wait > 0; wait--) await new Promise((resolve) => setImmediate(resolve));
+        for (let wait = d.below(6); wait > 0; wait--) await new Promise<void>((resolve) => setImmediate(resolve));
       }
       for (const [i, one] of running) {
         const found = await outcome(one);
@@ -110,7 +110,7 @@ describe("a hundred cancellations in a row", () => {
     const expected = (await (await load()).complete([1, 5, 9], STORY)).tokens;
     for (const i of range(100)) {
       const generations = engine.samples([1, ...range(i % 40)], 1 + (i % 3), { ...STORY, maxTokens: 50 });
-      for (let wait = i % 7; wait > 0; wait--) await new Promise((resolve) => setImmediate(resolve));
+      for (let wait = i % 7; wait > 0; wait--) await new Promise<void>((resolve) => setImmediate(resolve));
       for (const generation of generations) generation.cancel();
       expect(engine.cache.usedPages).toBe(0);
     }
