@@ -2,6 +2,7 @@ import type { Model } from "../model/decoder.ts";
 import { linears } from "../model/weights.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import type { Linear } from "../tensor/ops.ts";
+import { median } from "./bench.ts";
 
 /** What a machine does at best, for those who know it. */
 export interface GivenRoofline {
@@ -75,28 +76,32 @@ export function autoBudget(speeds: readonly LinearSpeed[], tpotMs?: number): num
   return tpotMs === undefined ? budget : Math.min(budget, rowsWithin(speeds, tpotMs));
 }
 
-/** Times one linear after another, of different layers so that they come from memory, and scales up to the bytes of all. */
+/**
+ * Times the linears of one layer after another, so that they come from memory, and scales up to the bytes of all; the median, since
+ * other programs may take a core away at any time.
+ */
 function timeLinears({ weights }: Model, kernels: Kernels, rows: number): number {
   const all = linears(weights);
-  const some = all.slice(0, -1);
+  const perLayer = (all.length - 1) / weights.layers.length;
   const total = all.reduce((sum, { weight }) => sum + weight.bytes, 0);
-  const most = (side: (linear: Linear) => number) => some.reduce((max, linear) => Math.max(max, side(linear)), 0);
+  const most = (side: (linear: Linear) => number) => all.slice(0, perLayer).reduce((max, linear) => Math.max(max, side(linear)), 0);
   const x = kernels.alloc("f32", [rows * most(({ weight }) => weight.cols)]);
   const out = kernels.alloc("f32", [rows * most(({ weight }) => weight.rows)]);
   for (let i = 0; i < x.f32.length; i++) x.f32[i] = ((i * 29) % 97) / 97 - 0.5;
   const run = ({ weight, bias }: Linear) => kernels.linear(out.as([rows, weight.rows]), x.as([rows, weight.cols]), weight, bias);
   try {
-    run(some[0]);
-    let [bytes, at] = [0, (rows * 7) % some.length];
+    run(all[0]);
+    const msPerByte: number[] = [];
     const started = performance.now();
-    let ms = 0;
-    while (ms < RUNG_MS) {
-      run(some[at]);
-      bytes += some[at].weight.bytes;
-      at = (at + 1) % some.length;
-      ms = performance.now() - started;
+    const spent = () => performance.now() - started;
+    for (let layer = rows; spent() < RUNG_MS || (msPerByte.length < 3 && spent() < 8 * RUNG_MS); layer++) {
+      const at = (layer % weights.layers.length) * perLayer;
+      const own = all.slice(at, at + perLayer);
+      const before = performance.now();
+      own.forEach(run);
+      msPerByte.push((performance.now() - before) / own.reduce((sum, { weight }) => sum + weight.bytes, 0));
     }
-    return (ms * total) / bytes;
+    return median(msPerByte) * total;
   } finally {
     kernels.free(x);
     kernels.free(out);
