@@ -1,7 +1,11 @@
 #!/usr/bin/env node
 import process from "node:process";
 import { parseArgs } from "node:util";
+import { batch } from "./src/runtime/commands/batch.ts";
 import { bench } from "./src/runtime/commands/bench.ts";
+import { benchAttention } from "./src/runtime/commands/bench-attention.ts";
+import { benchBatch } from "./src/runtime/commands/bench-batch.ts";
+import { benchServe } from "./src/runtime/commands/bench-serve.ts";
 import { breakdown } from "./src/runtime/commands/breakdown.ts";
 import { chat } from "./src/runtime/commands/chat.ts";
 import { type Command, UsageError } from "./src/runtime/commands/command.ts";
@@ -20,15 +24,17 @@ import { step } from "./src/runtime/commands/step.ts";
 import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, chat, logits, tokenize, inspect, step, report, serve, bench, breakdown, project, plan, quantize, convert, calibrate, evaluate];
+const COMMANDS: readonly Command[] = [generate, chat, logits, tokenize, inspect, step, report, serve, batch, bench, benchBatch, benchAttention, benchServe, breakdown, project, plan, quantize, convert, calibrate, evaluate];
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();
   const io = nodeIo(interrupt.signal);
   const named = args.length > 0 && !args[0].startsWith("-");
-  const command = named ? COMMANDS.find(({ name }) => name === args[0]) : generate;
+  // "bench" is a command, and so is "bench batch".
+  const words = COMMANDS.some(({ name }) => name === args.slice(0, 2).join(" ")) ? 2 : 1;
+  const command = named ? COMMANDS.find(({ name }) => name === args.slice(0, words).join(" ")) : generate;
   if (!command) throw new UsageError(`expected one of ${COMMANDS.map(({ name }) => name).join(", ")}, found ${JSON.stringify(args[0])}`);
-  const values = parse(command, named ? args.slice(1) : args);
+  const values = parse(command, named ? args.slice(words) : args);
   if (values.version) return io.out(`memwall ${packageVersion()}\n`);
   if (values.help) return io.out(named ? commandHelp(command) : overview());
   // The first signal asks the command to stop; the second one, whichever it is, ends the process at once.
@@ -52,7 +58,7 @@ function parse(command: Command, args: readonly string[]) {
 }
 
 function overview(): string {
-  const commands = COMMANDS.map(({ name, summary }) => `  ${name.padEnd(10)} ${summary}`).join("\n");
+  const commands = COMMANDS.map(({ name, summary }) => `  ${name.padEnd(15)} ${summary}`).join("\n");
   return `memwall ${packageVersion()}: runs a language model and shows where every byte goes\n\nrun.ts [command] [options], run.ts command --help\n\n${commands}\n\n${commandHelp(generate)}`;
 }
 
