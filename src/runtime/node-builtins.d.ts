@@ -399,6 +399,7 @@ declare module "node:http" {
     keepAliveTimeout: number;
     maxConnections: number;
     listen(port: number, host?: string, done?: () => void): this;
+    listen(port: number, host: string, backlog: number, done?: () => void): this;
     address(): { address: string; family: string; port: number } | string | null;
     close(done?: (error?: Error) => void): this;
     closeAllConnections(): void;

@@ -5,6 +5,9 @@ import type { HttpHandler, HttpReply, Listening, ListenOptions } from "./server/
 /** How long a client may go on sending a body that is refused already, so that it comes to read why. */
 const LINGER_MS = 5000;
 
+/** Connections that may wait to be taken while a step of the decoder runs; those beyond try again a second later, by TCP's own rules. */
+const BACKLOG = 4096;
+
 /** Answers HTTP requests with `handler`. @throws Error in one line when the address cannot be listened on. */
 export async function listen(handler: HttpHandler, options: ListenOptions): Promise<Listening> {
   const running = new Map<IncomingMessage, Promise<void>>();
@@ -23,7 +26,7 @@ export async function listen(handler: HttpHandler, options: ListenOptions): Prom
   await new Promise<void>((resolve, reject) => {
     const { host, port } = options;
     server.once("error", ({ code, message }) => reject(new Error(`serve: cannot listen on ${host}:${port}: ${code === "EADDRINUSE" ? "the port is in use" : (code ?? message)}`)));
-    server.listen(port, host, resolve);
+    server.listen(port, host, BACKLOG, resolve);
   });
   const address = server.address();
   const { port } = typeof address === "object" && address !== null ? address : options;

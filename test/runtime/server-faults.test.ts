@@ -144,7 +144,8 @@ describe("limits", () => {
   it("refuse a body of 100 MB without keeping it", async () => {
     served = await serveStories();
     const before = process.memoryUsage();
-    for (const headers of [{ "content-length": 100 << 20 }, { "transfer-encoding": "chunked" }, { "content-length": 100 << 20, expect: "100-continue" }]) {
+    const ways: Record<string, string | number>[] = [{ "content-length": 100 << 20 }, { "transfer-encoding": "chunked" }, { "content-length": 100 << 20, expect: "100-continue" }];
+    for (const headers of ways) {
       const { status, text } = await upload(served.port, 100, headers);
       expect(status).toBe(413);
       expect((JSON.parse(text) as Failure).error).toMatchObject({ code: "body_too_large", message: expect.stringMatching(/^body: expected at most 1048576 bytes/) });
