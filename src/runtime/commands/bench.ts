@@ -68,7 +68,8 @@ export const bench: Command = {
   },
 };
 
-function modelFor(values: Values, options: SchemeOptions, io: Io, kernels: Kernels): { model: Model; parameters: number; activations: ActivationFormat } {
+/** The model of --model, or of --shape with random weights. */
+export function modelFor(values: Values, options: SchemeOptions, io: Io, kernels: Kernels): { model: Model; parameters: number; activations: ActivationFormat } {
   const name = text(values, "shape");
   if (name === undefined) {
     const file = openFrom(values, io);
