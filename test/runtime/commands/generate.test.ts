@@ -108,7 +108,7 @@ describe("run.ts with bad input", () => {
 
   it.each([
     ["no such model", ["--model", "/no/such.gguf"], /\/no\/such\.gguf.*no such file/],
-    ["a folder for a model", ["--model", folder], /directory/],
+    ["a folder without a model", ["--model", folder], /config\.json/],
     ["a model that is none", ["--model", "package.json"], /package\.json/],
     ["a tokenizer that GGUF does not take", ["--tokenizer", "package.json"], /tokenizer/],
     ["an id beyond the vocabulary", ["--tokens", "1,99999"], /99999/],
