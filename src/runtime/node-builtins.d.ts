@@ -80,9 +80,7 @@ declare module "node:fs" {
   export function writeSync(fd: number, source: Bytes, offset?: number, length?: number, position?: number | null): number;
   export function writeSync(fd: number, text: string): number;
   export function closeSync(fd: number): void;
-  export function fsyncSync(fd: number): void;
   export function truncateSync(path: PathLike, length: number): void;
-  export function fstatSync(fd: number): Stats;
   export function statSync(path: PathLike): Stats;
   export function statSync(path: PathLike, options: { throwIfNoEntry: false }): Stats | undefined;
   export function existsSync(path: PathLike): boolean;
@@ -96,10 +94,7 @@ declare module "node:fs" {
   export function readdirSync(path: PathLike, options: { withFileTypes: true; recursive?: boolean }): Dirent[];
   export function rmSync(path: PathLike, options?: { recursive?: boolean; force?: boolean }): void;
   export function renameSync(from: PathLike, to: PathLike): void;
-  export function unlinkSync(path: PathLike): void;
-  export function copyFileSync(from: PathLike, to: PathLike): void;
   export function chmodSync(path: PathLike, mode: number): void;
-  export function realpathSync(path: PathLike): string;
 }
 
 declare module "node:path" {
@@ -107,10 +102,6 @@ declare module "node:path" {
   export function join(...parts: string[]): string;
   export function resolve(...parts: string[]): string;
   export function relative(from: string, to: string): string;
-  export function dirname(path: string): string;
-  export function basename(path: string, suffix?: string): string;
-  export function extname(path: string): string;
-  export function isAbsolute(path: string): boolean;
 }
 
 declare module "node:os" {
@@ -119,16 +110,11 @@ declare module "node:os" {
     speed: number;
   }
   export function tmpdir(): string;
-  export function homedir(): string;
   export function availableParallelism(): number;
-  export function cpus(): CpuInfo[];
   /** Bytes. */
   export function totalmem(): number;
-  /** Bytes. */
-  export function freemem(): number;
   export function platform(): string;
   export function release(): string;
-  export function arch(): string;
 }
 
 declare module "node:util" {
@@ -170,12 +156,10 @@ declare module "node:util" {
     (value: unknown, options?: InspectOptions): string;
     readonly custom: unique symbol;
   };
-  export function stripVTControlCharacters(text: string): string;
 }
 
 declare module "node:url" {
   export function fileURLToPath(url: string | URL): string;
-  export function pathToFileURL(path: string): URL;
 }
 
 declare module "node:process" {
@@ -387,6 +371,7 @@ declare module "node:http" {
     checkContinue: [request: IncomingMessage, response: ServerResponse];
     error: [error: NodeSystemError];
     clientError: [error: NodeSystemError, socket: Socket & Writable];
+    connection: [socket: Socket];
     close: [];
     listening: [];
   }
@@ -445,17 +430,6 @@ declare module "node:readline" {
     write(text: string): void;
   }
   export function createInterface(options: InterfaceOptions): Interface & { question(query: string, done: (answer: string) => void): void };
-  export function cursorTo(stream: Writable, x: number, y?: number): boolean;
-  export function clearLine(stream: Writable, direction: -1 | 0 | 1): boolean;
-}
-
-declare module "node:readline/promises" {
-  import type { Interface as CallbackInterface, InterfaceOptions } from "node:readline";
-
-  interface Interface extends CallbackInterface {
-    question(query: string, options?: { signal?: AbortSignal }): Promise<string>;
-  }
-  export function createInterface(options: InterfaceOptions): Interface;
 }
 
 declare module "node:crypto" {

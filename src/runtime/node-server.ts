@@ -1,4 +1,5 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { breatheAgain } from "./breathe.ts";
 import { ApiError, errorReply } from "./server/errors.ts";
 import type { HttpHandler, HttpReply, Listening, ListenOptions } from "./server/http.ts";
 
@@ -18,6 +19,7 @@ export async function listen(handler: HttpHandler, options: ListenOptions): Prom
     void answered.then(() => running.delete(request));
   };
   const server = createServer(take);
+  server.on("connection", breatheAgain);
   // A client that asks first whether it may send its body is not told to send what will be refused.
   server.on("checkContinue", (request, response) => {
     if (declaredLength(request) <= options.maxBody) response.writeContinue();
