@@ -177,6 +177,10 @@ describe("encodeRows", () => {
     expect(fnv(bytes)).toBe(hash);
   });
 
+  it("Q6_K as quantize_row_q6_K_ref of libggml-base does", () => {
+    expect(fnv(encodeRows("Q6_K", samples()))).toBe(0x87d54343);
+  });
+
   it("writes a block by hand", () => {
     const x = Float32Array.from({ length: 32 }, (_, i) => (i === 3 ? -127 : i === 4 ? 0.5 : i === 5 ? -0.5 : i === 6 ? 126.4 : 0));
     const q8 = encodeRows("Q8_0", f32([1, 32], x));
