@@ -19,12 +19,13 @@ import { plan } from "./src/runtime/commands/plan.ts";
 import { project } from "./src/runtime/commands/project.ts";
 import { quantize } from "./src/runtime/commands/quantize.ts";
 import { report } from "./src/runtime/commands/report.ts";
+import { roofline } from "./src/runtime/commands/roofline.ts";
 import { serve } from "./src/runtime/commands/serve.ts";
 import { step } from "./src/runtime/commands/step.ts";
 import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, chat, logits, tokenize, inspect, step, report, serve, batch, bench, benchBatch, benchAttention, benchServe, breakdown, project, plan, quantize, convert, calibrate, evaluate];
+const COMMANDS: readonly Command[] = [generate, chat, logits, tokenize, inspect, step, report, serve, batch, bench, benchBatch, benchAttention, benchServe, roofline, breakdown, project, plan, quantize, convert, calibrate, evaluate];
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();

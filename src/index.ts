@@ -22,10 +22,12 @@ export type { OpView, Pass, PatchEffect, Stepper, StepperParams } from "./runtim
 export { type EnergyTable, HOROWITZ_2014 } from "./runtime/hardware/energy.ts";
 export { type NumberFormat, parseFormat, parseKvFormats } from "./runtime/hardware/formats.ts";
 export { type Arithmetic, type Hardware, parseHardware } from "./runtime/hardware/hardware.ts";
+export { asHardware, type Machine, measureMachine } from "./runtime/hardware/measure-machine.ts";
 export { type Plan, type PlanProblem, type PlanResult, searchPlans } from "./runtime/hardware/plan.ts";
 export { HARDWARE } from "./runtime/hardware/profiles.ts";
 export { project, type Projection, traceWorkload } from "./runtime/hardware/projection.ts";
 export { type OpTime, opTime, stepTime } from "./runtime/hardware/roof.ts";
+export { bandwidthFor, type PlacedOp, type PlacedPhase, placeSteps, type Roof, roofOf } from "./runtime/hardware/roofline.ts";
 export { sharesOf, traceAll } from "./runtime/hardware/search.ts";
 export { PUBLISHED_SHARES, type Share, shareCounter } from "./runtime/hardware/shares.ts";
 export { NCCL_LATENCY } from "./runtime/hardware/split.ts";

@@ -29,9 +29,17 @@ export async function createKernels(backend: Backend, { threads, scalarOnly }: B
 
 const MOST_THREADS = 256;
 
+export interface Threading {
+  readonly spawn?: Spawn;
+  /** Threads that run at once here. */
+  readonly parallelism: number;
+  /** Memory of the machine, bytes; undefined where nobody tells. */
+  readonly memoryBytes?: number;
+}
+
 /** Threads are Node's own; where there is no Node, one has to do. */
-async function threading(): Promise<{ spawn?: Spawn; parallelism: number }> {
+export async function threading(): Promise<Threading> {
   if (!("process" in globalThis)) return { parallelism: 1 };
-  const { spawnThread, availableThreads } = await import("./node-threads.ts");
-  return { spawn: spawnThread, parallelism: availableThreads() };
+  const { spawnThread, availableThreads, memoryBytes } = await import("./node-threads.ts");
+  return { spawn: spawnThread, parallelism: availableThreads(), memoryBytes: memoryBytes() };
 }

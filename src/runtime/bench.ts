@@ -22,10 +22,16 @@ export interface BenchOptions {
   readonly onProgress?: (done: string) => void;
 }
 
+/** The slowest and the fastest repetition, tokens per second. */
+export interface RateSpread {
+  readonly lowest: number;
+  readonly highest: number;
+}
+
 export interface BenchResult {
-  /** null for cost-only kernels; median over the repetitions. */
-  prefill: { tokensPerSecond: number | null };
-  decode: { tokensPerSecond: number | null; gbPerSecond: number | null };
+  /** Null for cost-only kernels; medians over the repetitions. `gops`: operations of the linears, 10^9 per second. */
+  prefill: { tokensPerSecond: number | null; gops: number | null; spread: RateSpread | null };
+  decode: { tokensPerSecond: number | null; gbPerSecond: number | null; spread: RateSpread | null };
   /** Bytes read by one decode step, averaged over the run. */
   bytesPerDecodeStep: number;
   /** Bytes that a position takes in the KV cache. */
@@ -56,10 +62,13 @@ export function bench(model: Model, kernels: Kernels, options: BenchOptions): Be
   const costs = breakdown(ledger.totals());
   const bytesPerDecodeStep = (costs.decode?.total.bytesRead ?? 0) / tokens;
   const rate = (count: number, ms: number[]) => (costsOnly || ms.length === 0 ? null : (count / median(ms)) * 1000);
+  const spread = (count: number, ms: number[]) => (ms.length === 0 ? null : { lowest: (count / Math.max(...ms)) * 1000, highest: (count / Math.min(...ms)) * 1000 });
   const decodeRate = rate(tokens, decodeMs);
+  const { gemm, gemv } = costs.prefill?.byKind ?? {};
+  const prefillFlops = (gemm?.flops ?? 0) + (gemv?.flops ?? 0);
   return {
-    prefill: { tokensPerSecond: rate(promptTokens, prefillMs) },
-    decode: { tokensPerSecond: decodeRate, gbPerSecond: decodeRate === null ? null : (decodeRate * bytesPerDecodeStep) / 1e9 },
+    prefill: { tokensPerSecond: rate(promptTokens, prefillMs), gops: prefillMs.length === 0 ? null : prefillFlops / median(prefillMs) / 1e6, spread: spread(promptTokens, prefillMs) },
+    decode: { tokensPerSecond: decodeRate, gbPerSecond: decodeRate === null ? null : (decodeRate * bytesPerDecodeStep) / 1e9, spread: spread(tokens, decodeMs) },
     bytesPerDecodeStep,
     kvBytesPerToken: cache.bytesPerToken,
     breakdown: costs,
@@ -72,7 +81,8 @@ export function median(values: readonly number[]): number {
   return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
 }
 
-function pass(model: Model, ops: Ops, cache: KvCache, { promptTokens, tokens, chunk }: BenchOptions) {
+/** Feeds a made-up prompt and decodes greedily; milliseconds of both. */
+export function pass(model: Model, ops: Ops, cache: KvCache, { promptTokens, tokens, chunk }: Pick<BenchOptions, "promptTokens" | "tokens" | "chunk">) {
   const { vocabSize } = model.config;
   const sequence = cache.create();
   const prompt = Array.from({ length: promptTokens }, (_, i) => (i * 7919 + 1) % vocabSize);

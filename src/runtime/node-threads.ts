@@ -1,4 +1,4 @@
-import { availableParallelism } from "node:os";
+import { availableParallelism, totalmem } from "node:os";
 import { Worker } from "node:worker_threads";
 import type { Spawn } from "../tensor/wasm/index.ts";
 import { WORKER_BODY } from "../tensor/wasm/index.ts";
@@ -19,3 +19,6 @@ export const spawnThread: Spawn = (data) => {
 
 /** How many threads can run at once here. */
 export const availableThreads = (): number => availableParallelism();
+
+/** Memory of this machine, bytes. */
+export const memoryBytes = (): number => totalmem();

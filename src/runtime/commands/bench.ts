@@ -7,9 +7,11 @@ import { weightBytes } from "../../model/weights.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
 import type { ActivationFormat } from "../../tensor/ops.ts";
 import { shapeKernels } from "../../tensor/shapes.ts";
-import { BACKENDS, createKernels } from "../backend.ts";
-import { bench as measure } from "../bench.ts";
-import { count, formatBytes, phaseTable } from "../report.ts";
+import { type Backend, BACKENDS, createKernels, threading } from "../backend.ts";
+import { bench as measure, type RateSpread } from "../bench.ts";
+import { measureCeilings, methodOf } from "../hardware/measure-machine.ts";
+import { peakFormat } from "../hardware/roofline.ts";
+import { count, formatBytes, percent, phaseTable } from "../report.ts";
 import { resolveSchemes, scalarOnly, type SchemeOptions } from "../schemes.ts";
 import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
@@ -42,7 +44,8 @@ export const bench: Command = {
     const bySource = text(values, "shape") === undefined ? values : { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") };
 
     const schemes = await schemesFrom(bySource, io);
-    const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, { threads: number(values, "threads", { integer: true, min: 1 }), scalarOnly: scalarOnly(schemes) });
+    const options = { threads: number(values, "threads", { integer: true, min: 1 }), scalarOnly: scalarOnly(schemes) };
+    const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, options);
     const { model, parameters, activations } = modelFor(values, schemes, io, kernels);
     const { contextLength } = model.config;
     if (promptTokens + tokens > contextLength) {
@@ -51,22 +54,58 @@ export const bench: Command = {
     const onProgress = io.interactive ? (done: string) => io.err(`\r\x1b[K${done}`) : undefined;
     const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, activations, kv, chunk: 256, onProgress });
     if (io.interactive) io.err("\r\x1b[K");
+    const { threads } = kernels;
     kernels.close();
+    const machine = backend === "shapes" ? null : await ceilingsFor(model, backend, options);
 
-    const { bytesPerDecodeStep, kvBytesPerToken, ...speeds } = result;
-    const facts = { backend: kernels.name, threads: kernels.threads, model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep }, kv: { ...kv, bytesPerToken: kvBytesPerToken } };
-    if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, ...speeds }, null, 2)}\n`);
+    const { bytesPerDecodeStep, kvBytesPerToken, ...measured } = result;
+    const { gbPerSecond } = measured.decode;
+    const bandwidthShare = machine && gbPerSecond !== null ? gbPerSecond / machine.readBandwidthGBs : null;
+    const speeds = { ...measured, decode: { ...measured.decode, bandwidthShare } };
+    const facts = { backend: kernels.name, threads, model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep }, kv: { ...kv, bytesPerToken: kvBytesPerToken } };
+    if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, machine, ...speeds }, null, 2)}\n`);
     const { prefill, decode, breakdown } = speeds;
     const lines = [
       `${model.config.name}: ${count(parameters)} parameters, ${formatBytes(facts.model.bytes)}, ${kernels.name} kernels`,
       `one decode step reads ${formatBytes(bytesPerDecodeStep)}; a token takes ${formatBytes(kvBytesPerToken)} of KV cache (${describeFormats(kv)})`,
-      ...(prefill.tokensPerSecond === null ? [] : [`prefill of ${promptTokens}: ${count(prefill.tokensPerSecond)} tokens/s`]),
-      ...(decode.tokensPerSecond === null ? [] : [`decode of ${tokens}: ${count(decode.tokensPerSecond)} tokens/s, ${decode.gbPerSecond!.toFixed(2)} GB/s`]),
+      ...(prefill.tokensPerSecond === null ? [] : [`prefill of ${promptTokens}: ${count(prefill.tokensPerSecond)} tokens/s${between(prefill.spread)}, ${prefill.gops!.toFixed(1)} GOPS`]),
+      ...(decode.tokensPerSecond === null ? [] : [`decode of ${tokens}: ${count(decode.tokensPerSecond)} tokens/s${between(decode.spread)}, ${decode.gbPerSecond!.toFixed(2)} GB/s`]),
+      ...(machine === null ? [] : [machineLine(machine, bandwidthShare!, prefill.gops!, threads)]),
       ...(["prefill", "decode"] as const).flatMap((phase) => (breakdown[phase] ? ["", ...phaseTable(phase, breakdown[phase], io)] : [])),
     ];
     await io.out(`${lines.join("\n")}\n`);
   },
 };
+
+export interface BenchMachine {
+  /** Reads of memory by 128-bit loads (scalar: by a plain loop) with as many threads, 10^9 bytes per second. */
+  readonly readBandwidthGBs: number;
+  /** Linears over many rows in the caches, in the format of the model's, 10^9 operations per second. */
+  readonly peakGops: number;
+  readonly simd: boolean;
+  readonly relaxedDot: string;
+  /** Threads that run at once here. */
+  readonly parallelism: number;
+}
+
+/** Kernels of their own: the model's may have no memory left. */
+async function ceilingsFor({ weights }: Model, backend: Backend, options: { threads?: number; scalarOnly?: string }): Promise<BenchMachine> {
+  const kernels = await createKernels(backend, options);
+  try {
+    const { readGBs, gops } = measureCeilings(kernels);
+    const format = peakFormat({ kind: "gemm", name: "", dtype: weights.layers[0].q.weight.format });
+    return { readBandwidthGBs: readGBs.median, peakGops: gops[format].median, ...methodOf(kernels), parallelism: (await threading()).parallelism };
+  } finally {
+    kernels.close();
+  }
+}
+
+const between = (spread: RateSpread | null) => (spread === null ? "" : ` (${count(spread.lowest)} to ${count(spread.highest)})`);
+
+function machineLine({ readBandwidthGBs, peakGops, simd, relaxedDot, parallelism }: BenchMachine, bandwidthShare: number, gops: number, threads: number): string {
+  const how = simd ? `SIMD, relaxed dot ${relaxedDot}, ${threads} of ${parallelism} threads` : "plain loops, one thread";
+  return `this machine (${how}) reads memory at ${readBandwidthGBs.toFixed(1)} GB/s and multiplies ${peakGops.toFixed(1)} GOPS: decode reaches ${percent(bandwidthShare)} of the one, prefill ${percent(gops / peakGops)} of the other`;
+}
 
 /** The model of --model, or of --shape with random weights. */
 export function modelFor(values: Values, options: SchemeOptions, io: Io, kernels: Kernels): { model: Model; parameters: number; activations: ActivationFormat } {

@@ -2,6 +2,7 @@ import { type NamedShape, SHAPES } from "../../model/shapes.ts";
 import { type EnergyTable, HOROWITZ_2014, parseEnergy } from "../hardware/energy.ts";
 import { FORMAT_HELP, parseFormat, parseKvFormats } from "../hardware/formats.ts";
 import { type Arithmetic, ARITHMETICS, type Hardware, parseHardware } from "../hardware/hardware.ts";
+import { asHardware, measureMachine, THIS } from "../hardware/measure-machine.ts";
 import { unknownName } from "../hardware/nearest.ts";
 import { HARDWARE, HARDWARE_NAMES } from "../hardware/profiles.ts";
 import type { Formats } from "../hardware/trace.ts";
@@ -14,7 +15,7 @@ export const SHAPE_OPTIONS = {
   kv: { type: "string", value: "FORMAT", help: "the KV cache's format, one scale for each token and head (default f16), or k=FORMAT,v=FORMAT" },
 } as const;
 
-export const HW_OPTION = { type: "string", value: "LIST", help: `devices, separated by commas: ${HARDWARE_NAMES.join(", ")}, all, or FILE.json` } as const;
+export const HW_OPTION = { type: "string", value: "LIST", help: `devices, separated by commas: ${HARDWARE_NAMES.join(", ")}, all, ${THIS} (measured now), or FILE.json` } as const;
 
 export const ROOF_OPTIONS = {
   arithmetic: { type: "string", value: "FORMAT", help: "multiply in fp32, fp16, int8 or int4 (default: what the weights' format asks for)" },
@@ -49,17 +50,18 @@ export function arithmeticFrom(values: Values): Arithmetic | undefined {
   return known;
 }
 
-/** The devices of --hw, in order: built-in ones by name, users' own from JSON files. */
+/** The devices of --hw, in order: built-in ones by name, users' own from JSON files, this machine by measuring it. */
 export async function hardwareFrom(values: Values, io: Io, fallback?: string): Promise<Hardware[]> {
   const given = text(values, "hw") ?? fallback;
-  if (given === undefined) throw new UsageError(`--hw: expected one or more of ${HARDWARE_NAMES.join(", ")}, or FILE.json, found none`);
+  if (given === undefined) throw new UsageError(`--hw: expected one or more of ${HARDWARE_NAMES.join(", ")}, ${THIS}, or FILE.json, found none`);
   const found: Hardware[] = [];
   for (const item of given.split(",").map((part) => part.trim())) {
     if (item === "all") found.push(...HARDWARE);
+    else if (item === THIS) found.push(asHardware(await measureMachine("auto")));
     else if (item.endsWith(".json") || item.includes("/")) found.push(...parseHardware(item, await io.readText(item)));
     else {
       const known = HARDWARE.find(({ name }) => name === item);
-      if (!known) throw new UsageError(`--hw: ${unknownName(item, HARDWARE_NAMES)}`);
+      if (!known) throw new UsageError(`--hw: ${unknownName(item, [...HARDWARE_NAMES, THIS])}`);
       found.push(known);
     }
   }

@@ -1,5 +1,7 @@
 import { type Energy } from "../hardware/energy.ts";
+import { checkHere, type StepCheck } from "../hardware/check-here.ts";
 import { type Hardware } from "../hardware/hardware.ts";
+import { THIS } from "../hardware/measure-machine.ts";
 import { kvName } from "../hardware/formats.ts";
 import { HARDWARE } from "../hardware/profiles.ts";
 import { project as projectOn, type Projection, type ProjectOptions, traceWorkload } from "../hardware/projection.ts";
@@ -61,7 +63,9 @@ export const project: Command = {
     const on = traced(shape, formats);
     const trace = traceWorkload(on, workload);
     const projections = hardware.map((device) => projectOn(trace, device, options));
-    if (json) return io.out(asJson({ ...facts, bytes: trace.bytes, energySource: options.energy!.source, projections }));
+    const here = hardware.find(({ name }) => name === THIS);
+    const check = here && (await checkHere(shape, formats.weights.name, workload, here, options));
+    if (json) return io.out(asJson({ ...facts, bytes: trace.bytes, energySource: options.energy!.source, projections, ...(check && { check }) }));
     const perWeight = on.model.weights.layers[0].up.weight;
     const head = [
       `${facts.shape}, ${facts.weights} weights (${(perWeight.bytes / (perWeight.rows * perWeight.cols)).toFixed(3)} bytes each with scales, ${formatBytes(trace.bytes.weights)} in all), ` +
@@ -69,11 +73,18 @@ export const project: Command = {
       `${workload.promptTokens} prompt tokens and ${workload.tokens} decoded, batch ${workload.batch}; times are ceilings: max(flops / peak, bytes / bandwidth) for each op${options.launch ? ", plus its launch" : ""}`,
     ];
     const beyond = workload.promptTokens + workload.tokens > shape.config.contextLength ? [`(beyond the ${count(shape.config.contextLength)} positions the model was trained for)`] : [];
-    await io.out(`${[...head, ...beyond, "", ...projectionTable(projections), "", `Energy: ${options.energy!.source}.`].join("\n")}\n`);
+    await io.out(`${[...head, ...beyond, "", ...projectionTable(projections), ...(check ? ["", ...checkLines(check)] : []), "", `Energy: ${options.energy!.source}.`].join("\n")}\n`);
   },
 };
 
 const asJson = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
+
+function checkLines(check: StepCheck): string[] {
+  if (check.measured === null) return [`Not checked on this machine: ${check.why}.`];
+  const { measured, projected, error } = check;
+  const one = (what: string, side: "ttftMs" | "tpotMs") => `  ${what} measured ${formatMs(measured[side])}, projected ${formatMs(projected[side])}: error ${error[side] > 0 ? "+" : ""}${percent(error[side])}`;
+  return [`Checked on this machine with memwall's own formats (${check.weights} weights, f32 KV cache and activations):`, one("prompt", "ttftMs"), one("decode step", "tpotMs"), ...(check.cached ? ["  The weights fit into the caches, so that a step can be faster than memory allows: run.ts roofline takes the caches into account."] : [])];
+}
 
 const COLUMNS: readonly (readonly [string, number])[] = [
   ...([["ttft", 9], ["tpot", 9], ["tokens/s", 9], ["bound", 8], ["MBU", 8], ["MFU", 8], ["J/token", 8]] as const),

@@ -1,4 +1,4 @@
-import { measureMachine } from "../stepper/machine.ts";
+import { quickHardware } from "../hardware/measure-machine.ts";
 import { runSession } from "../stepper/session.ts";
 import { type Command, ENGINE_OPTIONS, loadEngine, MODEL_OPTIONS, promptFrom, PROMPT_OPTIONS, text, UsageError } from "./command.ts";
 import { oneDevice } from "./hardware-options.ts";
@@ -22,7 +22,7 @@ export const step: Command = {
     try {
       const stepper = engine.stepper(prompt);
       let machine = named;
-      const session = { stepper, columns: io.columns, isHere: named === undefined, machine: () => (machine ??= measureMachine(stepper.kernels)) };
+      const session = { stepper, columns: io.columns, isHere: named === undefined, machine: () => (machine ??= quickHardware(stepper.kernels)) };
       await runSession(session, io.lines("step> "), io.out);
     } finally {
       engine.close();

@@ -6,8 +6,8 @@ import type { OpRecord } from "../../tensor/ledger.ts";
 import type { Engine } from "../engine.ts";
 import { parseFormat } from "../hardware/formats.ts";
 import type { Hardware } from "../hardware/hardware.ts";
+import { quickHardware } from "../hardware/measure-machine.ts";
 import type { Formats } from "../hardware/trace.ts";
-import { measureMachine } from "../stepper/machine.ts";
 import { type Executed, fromSteps } from "./collect.ts";
 import type { Pages, ReportData, TokenView } from "./data.ts";
 import { onHardware } from "./project.ts";
@@ -46,7 +46,7 @@ export async function collectRun(engine: Engine, prompt: string | readonly numbe
   if (position >= ids.length) throw new RangeError(`at: expected a position from 0 to ${ids.length - 1}, found ${position}`);
 
   const stepper = engine.stepper(ids.slice(0, position + 1), { timing: false });
-  const machine = measureMachine(stepper.kernels);
+  const machine = quickHardware(stepper.kernels);
   const tied = model.weights.output.weight === model.weights.tokenEmbedding;
   const { format } = model.weights.layers[0].q.weight;
   const formats = formatsOf(format, cache.formats);

@@ -1,3 +1,4 @@
+import type { Kernels } from "../kernels.ts";
 import type { WasmKernels } from "./index.ts";
 import { READ_UNIT } from "./kernels/read.ts";
 import { TILE_ROWS } from "./layout.ts";
@@ -8,13 +9,14 @@ export interface Spread {
   readonly highest: number;
 }
 
-function spread(values: number[]): Spread {
+/** Sorts `values`. */
+export function spread(values: number[]): Spread {
   const sorted = values.sort((a, b) => a - b);
   return { median: sorted[sorted.length >> 1], lowest: sorted[0], highest: sorted[sorted.length - 1] };
 }
 
 /** Runs `step` until `seconds` are over (at least 5 times), after a warm-up in which the optimising compiler takes over; seconds per run. */
-function times(step: () => void, seconds: number): number[] {
+export function times(step: () => void, seconds: number): number[] {
   const warm = performance.now();
   for (let i = 0; i < 3 || performance.now() - warm < 100 * Math.min(1, seconds); i++) step();
   const found: number[] = [];
@@ -48,8 +50,8 @@ export function readBandwidth({ device }: WasmKernels, bytes = 2 ** 29, seconds 
   }
 }
 
-/** Operations per second (2 m n k over time) of the int8 linear on a matrix that stays in the caches: the ceiling of prompts. */
-export function peakGemm(kernels: WasmKernels, { m = 128, n = 1024, k = 1024, format = "int8" as "int8" | "int4" | "f32", seconds = 0.5 } = {}): Spread {
+/** Operations per second (2 m n k over time) of a linear on a matrix that stays in the caches: the ceiling of prompts. */
+export function peakGemm(kernels: Kernels, { m = 128, n = 1024, k = 1024, format = "int8" as "int8" | "int4" | "f32", seconds = 0.5 } = {}): Spread {
   const packer = kernels.packer({ name: "peak", dtype: format, shape: [n, k], group: 32 });
   const rows = kernels.alloc(format, [TILE_ROWS, k], 32);
   for (let i = 0; i < rows.data.length; i++) rows.data[i] = (i * 37) % 101;

@@ -1,0 +1,156 @@
+import { KvCache, PAGE_SIZE } from "../../kvcache/cache.ts";
+import { Ledger } from "../../tensor/ledger.ts";
+import { Ops } from "../../tensor/ops.ts";
+import type { Spread } from "../../tensor/wasm/measure.ts";
+import { BACKENDS, createKernels } from "../backend.ts";
+import { pass } from "../bench.ts";
+import { asHardware, CACHE_FACTOR, type Machine, measureMachine, PEAK_FORMATS } from "../hardware/measure-machine.ts";
+import { type ChosenPhase, fastestPhases, placeSteps, roofOf, RULES } from "../hardware/roofline.ts";
+import { count, formatMs, percent } from "../report.ts";
+import { scalarOnly } from "../schemes.ts";
+import { modelFor } from "./bench.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
+import { SHAPE_OPTIONS, shapeFrom } from "./hardware-options.ts";
+
+/** Prompt tokens in one step. */
+const CHUNK = 256;
+
+export const roofline: Command = {
+  name: "roofline",
+  summary: "this machine measured, and every op of a real prefill and decode placed under its roof",
+  options: {
+    shape: SHAPE_OPTIONS.shape,
+    ...MODEL_OPTIONS,
+    ...KV_OPTIONS,
+    ...SCHEME_OPTIONS,
+    weights: { ...SCHEME_OPTIONS.weights, help: `${SCHEME_OPTIONS.weights.help}; with --shape f32, int8 (default) or int4` },
+    "prompt-tokens": { type: "string", value: "P", help: "prompt length (default 64)" },
+    tokens: { type: "string", value: "N", help: "tokens to decode (default 32)" },
+    repeat: { type: "string", value: "R", help: "timed repetitions, the fastest one is placed (default 5)" },
+    backend: ENGINE_OPTIONS.backend,
+    threads: ENGINE_OPTIONS.threads,
+    attention: ENGINE_OPTIONS.attention,
+    out: { type: "string", value: "FILE.json", help: "write the measured machine as a device for --hw" },
+    ...JSON_OPTION,
+  },
+  async run(values, io) {
+    const given = {
+      promptTokens: number(values, "prompt-tokens", { integer: true, min: 1 }, 64),
+      tokens: number(values, "tokens", { integer: true, min: 1 }, 32),
+      repeat: number(values, "repeat", { integer: true, min: 1 }, 5),
+    };
+    const threads = number(values, "threads", { integer: true, min: 1 });
+    const shape = text(values, "shape");
+    if (shape !== undefined && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
+    if (shape !== undefined) shapeFrom(values);
+    const bySource = shape === undefined ? values : { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") };
+    const backend = choice(values, "backend", BACKENDS, "auto");
+    choice(values, "attention", ["tiled", "naive"] as const, "tiled");
+    kvFrom(values);
+
+    const path = text(values, "out");
+    const file = path === undefined ? undefined : io.createFile(path);
+    try {
+      const schemes = await schemesFrom(bySource, io);
+      const options = { threads, scalarOnly: scalarOnly(schemes) };
+      const run = await timed(bySource, io, given, { backend, options, schemes });
+      const machine = await measureMachine(backend, { ...options, onProgress: progress(io) });
+      if (io.interactive) io.err("\r\x1b[K");
+      const hardware = asHardware(machine);
+      file?.write(`${JSON.stringify(hardware, null, 2)}\n`);
+      file?.commit();
+
+      const roof = roofOf(machine);
+      const phases = fastestPhases(run.rounds.map((records) => placeSteps(records, roof)));
+      const facts = { model: run.name, backend: machine.backend, threads: machine.threads, ...given };
+      if (flag(values, "json")) return await io.out(`${JSON.stringify({ ...facts, machine, hardware, rules: RULES, phases }, null, 2)}\n`);
+      const head = `${run.name}: ${given.promptTokens} prompt tokens and ${given.tokens} decoded`;
+      const lines = [...machineLines(machine), "", head, ...Object.values(phases).flatMap((phase) => ["", ...phaseLines(phase, machine)]), "", ...RULES];
+      await io.out(`${lines.join("\n")}\n`);
+    } finally {
+      file?.discard();
+    }
+  },
+};
+
+const progress = (io: Io) => (io.interactive ? (done: string) => io.err(`\r\x1b[K${done}`) : undefined);
+
+interface Wanted {
+  readonly promptTokens: number;
+  readonly tokens: number;
+  readonly repeat: number;
+}
+
+interface How {
+  readonly backend: (typeof BACKENDS)[number];
+  readonly options: { readonly threads?: number; readonly scalarOnly?: string };
+  readonly schemes: Parameters<typeof modelFor>[1];
+}
+
+/** Runs the workload, once unmeasured, and returns the records of every repetition. */
+async function timed(values: Values, io: Io, { promptTokens, tokens, repeat }: Wanted, { backend, options, schemes }: How) {
+  const kernels = await createKernels(backend, options);
+  try {
+    const { model, activations } = modelFor(values, schemes, io, kernels);
+    const { name, contextLength } = model.config;
+    if (promptTokens + tokens > contextLength) {
+      throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);
+    }
+    const cache = new KvCache(kernels, model.config, Math.ceil((promptTokens + tokens) / PAGE_SIZE), { kv: kvFrom(values) });
+    const ledger = new Ledger(false, { records: true });
+    const ops = new Ops(kernels, ledger, choice(values, "attention", ["tiled", "naive"] as const, "tiled"), activations);
+    const work = { promptTokens, tokens, chunk: CHUNK };
+    pass(model, ops, cache, work);
+    ledger.on = true;
+    const rounds = Array.from({ length: repeat }, (_, i) => {
+      progress(io)?.(`round ${i + 1} of ${repeat}`);
+      ledger.clear();
+      pass(model, ops, cache, work);
+      return [...ledger.records];
+    });
+    return { name, rounds };
+  } finally {
+    kernels.close();
+  }
+}
+
+const threadsName = (threads: number) => `${threads} thread${threads === 1 ? "" : "s"}`;
+const span = ({ median, lowest, highest }: Spread) => `${median.toFixed(1)} (${lowest.toFixed(1)}-${highest.toFixed(1)})`;
+
+function machineLines({ backend, threads, parallelism, simd, relaxedDot, overheadNs, cacheBytes, read, peaks }: Machine): string[] {
+  const counts = [...new Set(read.map((one) => one.threads))];
+  const line = (first: string, cells: readonly string[]) => `${first.padEnd(14)} ${cells.map((cell) => cell.padStart(18)).join(" ")}`;
+  const sizes = read.filter((one) => one.threads === threads).map(({ bytes }) => `${bytes / 2 ** 20} MiB`);
+  return [
+    `this machine: ${backend} kernels on ${threads} of ${parallelism} threads${simd ? `, relaxed dot ${relaxedDot}` : ""}; medians (lowest-highest)`,
+    "",
+    line("reads, GB/s", sizes),
+    ...counts.map((n) => line(threadsName(n), read.filter((one) => one.threads === n).map(({ gbPerSecond }) => span(gbPerSecond)))),
+    line("peak, GOPS", [...PEAK_FORMATS]),
+    ...counts.map((n) => line(threadsName(n), peaks.filter((one) => one.threads === n).map(({ gops }) => span(gops)))),
+    "",
+    (cacheBytes > 0 ? `caches: up to ${cacheBytes / 2 ** 20} MiB are read` : "caches: no size is read") +
+      ` ${CACHE_FACTOR} times as fast as memory, or faster; an op without work takes ${(overheadNs / 1e3).toFixed(2)} us`,
+  ];
+}
+
+const signed = (share: number) => `${share > 0 ? "+" : ""}${percent(share)}`;
+
+function phaseLines({ phase, steps, stepMs, spread, roofMs, withOverheadMs, error, errorWithOverhead, mbu, mfu, boundShares, ops }: ChosenPhase, { overheadNs }: Machine): string[] {
+  const calls = ops.reduce((sum, op) => sum + op.calls, 0) / steps;
+  const line = (name: string, cells: readonly string[]) => `${name.padEnd(16)} ${cells.map((cell, i) => (i < 2 ? cell.padEnd(10) : cell.padStart(i === 10 ? 11 : 9))).join(" ")}`;
+  const time = ops.reduce((sum, { ms }) => sum + ms, 0);
+  return [
+    `${phase}: ${count(steps)} step${steps === 1 ? "" : "s"}, measured ${formatMs(stepMs)} each (median ${formatMs(spread.median)}, slowest ${formatMs(spread.highest)})`,
+    `  projected from the roof ${formatMs(roofMs)}: error ${signed(error)}; with ${(overheadNs / 1e3).toFixed(2)} us for each of ${count(calls)} ops ${formatMs(withOverheadMs)}: error ${signed(errorWithOverhead)}`,
+    `  MBU ${percent(mbu)}, MFU ${percent(mfu)}; of its ops' time memory binds ${percent(boundShares.memory)}, arithmetic ${percent(boundShares.arithmetic)}, overhead ${percent(boundShares.overhead)}`,
+    line("op", ["kind", "format", "calls", "time", "flop/byte", "GB/s", "roof", "GFLOP/s", "roof", "of roof", "bound"]),
+    ...ops.map((op) =>
+      line(op.name, [
+        ...[op.kind, op.dtype, count(op.calls), percent(time === 0 ? 0 : op.ms / time), op.intensity.toFixed(2)],
+        ...[op.gbPerSecond, op.roofGBs, op.gflops, op.roofGflops].map((value) => value.toFixed(2)),
+        ...[percent(op.share), op.bound],
+      ]),
+    ),
+  ];
+}
