@@ -1,5 +1,5 @@
-import type { Kernels, Segment } from "../kernels.ts";
-import { attention as scalarAttention, attentionMix, attentionScores, kvWrite as scalarKvWrite } from "../scalar/attention.ts";
+import type { Kernels } from "../kernels.ts";
+import { attentionMix, attentionScores } from "../scalar/attention.ts";
 import { ropeAngles } from "../scalar/pointwise.ts";
 import type { PlainDType } from "../tensor.ts";
 import { storage, Tensor } from "../tensor.ts";
@@ -117,14 +117,8 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
       params[4] = pairs;
       byRows(style === "halves" ? kernel.rope_halves : kernel.rope_interleaved, angles.rows, width);
     },
-    kvWrite(k, v, segments, layer, shape) {
-      if (plainPages(segments)) plan.kvWrite(k, v, segments, layer, shape);
-      else scalarKvWrite(k, v, segments, layer, shape);
-    },
-    attention(out, q, segments, layer, shape, sinkQ) {
-      if (plainPages(segments)) plan.attention(out, q, segments, layer, shape);
-      else scalarAttention(out, q, segments, layer, shape, sinkQ);
-    },
+    kvWrite: plan.kvWrite,
+    attention: plan.attention,
     attentionScores,
     attentionMix,
     softmax(x) {
@@ -153,12 +147,6 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
   };
 }
 
-/** Whether the emitted attention can serve: f32 pages, no window. Other pages go the scalar way. */
-function plainPages(segments: readonly Segment[]): boolean {
-  for (const segment of segments) if (segment.window || segment.hole || segment.pages[0].k.dtype !== "f32") return false;
-  return segments.length > 0;
-}
-
 function allocate(device: Device, dtype: PlainDType, shape: readonly number[], group = 32): Tensor {
   const { values, scales } = storage(dtype, shape, group);
   const what = `a tensor [${shape.join(", ")}] ${dtype}`;
@@ -169,6 +157,7 @@ function allocate(device: Device, dtype: PlainDType, shape: readonly number[], g
   const wide = dtype === "int16" ? 2 : 1;
   const { address, buffer } = device.alloc(values * wide, what);
   const data = dtype === "int16" ? new Int16Array(buffer, address, values) : dtype === "int8" ? new Int8Array(buffer, address, values) : new Uint8Array(buffer, address, values);
-  const second = device.alloc(scales * 4, what);
+  // Attention reads scales four at a time, up to three beyond the last.
+  const second = device.alloc(scales * 4 + 12, what);
   return new Tensor({ dtype, shape, data, scales: new Float32Array(second.buffer, second.address, scales), group });
 }

@@ -1,5 +1,6 @@
 import type { KernelOptions } from "./kernels/common.ts";
-import { emitAttention, emitKvWrite } from "./kernels/attention.ts";
+import { emitAttention } from "./kernels/attention.ts";
+import { emitKvWrite } from "./kernels/kv-write.ts";
 import { emitLinearF32 } from "./kernels/linear-f32.ts";
 import { emitLinear } from "./kernels/linear-quantised.ts";
 import { emitNorms, emitRope } from "./kernels/norm.ts";

@@ -79,8 +79,8 @@ export function worstRow(found: Tensor, wanted: Tensor): number {
 
 /** Whether two tensors hold the same bits. */
 export function sameBits(a: Tensor, b: Tensor): boolean {
-  const [x, y] = [a, b].map(({ data }) => new Uint32Array(Uint8Array.from(new Uint8Array(data.buffer, data.byteOffset, data.byteLength)).buffer));
-  return x.length === y.length && x.every((word, i) => word === y[i]);
+  const [x, y] = [a, b].map(({ data }) => new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  return x.length === y.length && x.every((byte, i) => byte === y[i]);
 }
 
 /** Frees tensors that a case made. */

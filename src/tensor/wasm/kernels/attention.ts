@@ -1,44 +1,50 @@
-import type { Expr, Func, Local } from "../assembler.ts";
-import { br, br_if, block, call, f32, f32x4, i32, i8x16, if_, local, loop, v128 } from "../assembler.ts";
+import type { Expr, Func } from "../assembler.ts";
+import { call, f32, f32x4, i32, if_, local, return_, v128 } from "../assembler.ts";
+import { emitBlockSteps, STATE_MIX } from "./attention-block.ts";
 import type { Emitter } from "./common.ts";
-import { floats, madd, maxF32, param, paramF32, range, sumF32 } from "./common.ts";
+import { floats, param, range } from "./common.ts";
 import { expOf } from "./exp.ts";
+import { maxI32, minI32 } from "./kv-format.ts";
 
 type I32 = Expr<"i32">;
 
 /**
- * Tiled attention with an online softmax (Dao et al. 2022), the tiles being BLOCK consecutive positions counted from the sequence's start:
- * scores of a block, its maximum, exponentials, their sum and the mix of values; then blocks merge in order. Tiles depend neither on
- * pages nor on batches, chunks or threads, so nothing of that changes a bit.
+ * Tiled attention with an online softmax (Dao et al. 2022). Positions are cut into runs of RUN, counted from the sequence's start, and those
+ * into blocks of BLOCK, whose keys and values stay in the first-level cache while the queries of an item pass. A query adds its blocks
+ * to a run's state online; run states merge in order. Cuts depend neither on pages nor on batches, chunks or threads, so nothing of that
+ * changes a bit. With a window the positions of the sinks are cut first, in the same way, then those of the window.
  */
-export const BLOCK = 256;
+export const RUN = 256;
+const BLOCK = 64;
 
 /** Parameters of "attention" and "attention_merge", in order. */
-export const ATTENTION_PARAMS = ["out", "q", "items", "nHeads", "nKvHeads", "headDim", "scale", "pageSize", "slot", "scratch", "scratchBytes", "stateBytes", "partials"] as const;
+export const ATTENTION_PARAMS = ["out", "q", "items", "nHeads", "nKvHeads", "headDim", "scale", "pageSize", "slot", "scratch", "scratchBytes", "stateBytes", "partials", "sinkQ"] as const;
 
 /**
- * An item: some queries of one segment, and a range of blocks. Queries are numbered (token in segment) * headsPerKvHead + head, so that those
- * that share keys stand together. Words: page table, first batch row, first query, last query, position of the first token, first block,
- * last block, first partial state (-1: the item covers all blocks and writes the result itself). A unit is (item, kv head).
+ * An item: some queries of one segment, and a range of runs. Queries are numbered (token in segment) * headsPerKvHead + head, so that those
+ * that share keys stand together. Words: page table, first batch row, first query, last query, position of the first token, first run,
+ * last run, first partial state (-1: the item covers all runs and writes the result itself), window size (0: none), sinks, first run that
+ * the window touches, format of keys, of values. Runs of the sinks are numbered first, then all runs of the sequence. A unit is
+ * (item, kv head).
  */
-export const ITEM_WORDS = 8;
-/** An entry of a page table: addresses of a page's keys and values. */
-export const PAGE_WORDS = 2;
+export const ITEM_WORDS = 16;
 
-/** State of a query: maximum, sum, two unused words, then the mix [headDim]. */
-const STATE_MIX = 16;
 /** Scores of one query in scratch, with room for the overshoot of the last vector. */
 const SCORE_BYTES = (BLOCK + 8) * 4;
 
 export const stateBytes = (headDim: number): number => STATE_MIX + Math.ceil(headDim / 4) * 16;
-/** Scratch of one thread: scores of two queries, a block's two states and the states of `queries` queries. */
-export const attentionScratch = (headDim: number, queries: number): number => 2 * SCORE_BYTES + (2 + queries) * stateBytes(headDim);
+/** Scratch of one thread: scores of two queries, and for each of `queries` queries the state so far and that of the current run. */
+export const attentionScratch = (headDim: number, queries: number): number => 2 * SCORE_BYTES + 2 * queries * stateBytes(headDim);
 
 export function emitAttention(emitter: Emitter, threadIndex: I32): void {
   const { module } = emitter;
   const merge = emitMerge(emitter);
-  const single = emitBlock(emitter, 1);
-  const double = emitBlock(emitter, 2);
+  const steps = emitBlockSteps(emitter);
+
+  const clear = module.func("attention_clear", ["i32", "i32"], undefined, (state, bytes) => {
+    range(state, i32.add(state, bytes), 16, (at) => v128.store(at, f32x4.const(0)));
+    f32.store(state, -Infinity);
+  });
 
   const finish = module.func("attention_finish", ["i32", "i32", "i32"], undefined, (out, state, headDim) => {
     const sum = local("f32", f32.load(state, 4));
@@ -53,277 +59,152 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
     const [nKvHeads, headDim, pageSize, bytes] = [local("i32", param(4)), local("i32", param(5)), local("i32", param(7)), local("i32", param(11))];
     const perKv = local("i32", i32.div_u(param(3), nKvHeads));
     const scratch = local("i32", i32.add(param(9), i32.mul(threadIndex, param(10))));
-    const temporary = local("i32", i32.add(scratch, 2 * SCORE_BYTES));
-    const states = local("i32", i32.add(temporary, i32.shl(bytes, 1)));
-    const [item, head, offset] = [local("i32"), local("i32"), local("i32")];
-    const [token, row] = [local("i32"), local("i32")];
+    const scores = [scratch, local("i32", i32.add(scratch, SCORE_BYTES))];
+    const totals = local("i32", i32.add(scratch, 2 * SCORE_BYTES));
+    const [item, head, table, cache, sinkRun, start] = [local("i32"), local("i32"), local("i32"), local("i32"), local("i32"), local("i32")];
+    const [token, row, position, seenFrom] = [local("i32"), local("i32"), local("i32"), local("i32")];
+    const pair = [0, 1].map(() => ({ q: local("i32"), low: local("i32"), high: local("i32"), state: local("i32") }));
+    type Query = (typeof pair)[number];
 
-    /** Sets a query's address and how many keys of the current block it sees. */
-    const locate = (query: I32, blockStart: I32, q: Local<"i32">, visible: Local<"i32">) => {
+    /** Byte offset of a query (and its result) in the batch; sets `token`. */
+    const offsetOf = (query: I32): I32 => {
       token.set(i32.div_u(query, perKv));
       row.set(i32.add(i32.mul(i32.add(i32.load(item, 4), token), param(3)), i32.add(i32.mul(head, perKv), i32.sub(query, i32.mul(token, perKv)))));
-      q.set(i32.shl(i32.mul(row, headDim), 2));
-      visible.set(i32.sub(i32.add(i32.add(i32.load(item, 16), token), 1), blockStart));
-      if_(i32.gt_s(visible, BLOCK), () => visible.set(BLOCK));
+      return i32.shl(i32.mul(row, headDim), 2);
+    };
+    /** Where a query lies, and which keys of the block from `start` on it sees: [low, high), empty where high <= low. */
+    const locate = (query: I32, { q, low, high }: Query) => {
+      q.set(offsetOf(query));
+      position.set(i32.add(i32.load(item, 16), token));
+      seenFrom.set(0);
+      if_(i32.load(item, 32), () => {
+        if_(i32.ge_s(position, i32.add(i32.load(item, 32), i32.load(item, 36))), () => seenFrom.set(i32.add(i32.sub(position, i32.load(item, 32)), 1)));
+      });
+      if_(
+        sinkRun,
+        () => {
+          q.set(i32.add(param(13), q));
+          low.set(0);
+          high.set(0);
+          if_(seenFrom, () => high.set(i32.sub(i32.load(item, 36), start)));
+        },
+        () => {
+          q.set(i32.add(param(1), q));
+          low.set(maxI32(i32.sub(seenFrom, start), i32.const(0)));
+          high.set(i32.sub(i32.add(position, 1), start));
+        },
+      );
+      high.set(minI32(high, i32.const(BLOCK)));
+    };
+    const rowOf = (query: number, at: I32): I32 => i32.add(scores[query], i32.shl(at, 2));
+    const score = (of: readonly number[], from: I32, to: I32): void => {
+      call(steps.scores[of.length - 1], i32.load(item, 44), table, cache, i32.add(start, from), i32.sub(to, from), ...of.flatMap((t) => [rowOf(t, from), pair[t].q]));
+    };
+    const mix = (of: readonly number[], from: I32, to: I32): void => {
+      if_(i32.lt_s(from, to), () => {
+        call(steps.mix[of.length - 1], i32.load(item, 48), table, cache, i32.add(start, from), i32.sub(to, from), ...of.flatMap((t) => [rowOf(t, from), pair[t].state]));
+      });
+    };
+    const weigh = (t: number): void => call(steps.softmax, rowOf(t, pair[t].low), i32.sub(pair[t].high, pair[t].low), pair[t].state, bytes);
+    const alone = (t: number): void => {
+      if_(i32.lt_s(pair[t].low, pair[t].high), () => {
+        score([t], pair[t].low, pair[t].high);
+        weigh(t);
+        mix([t], pair[t].low, pair[t].high);
+      });
+    };
+    const [from, to, fresh, partial, run, common, commonEnd] = [local("i32"), local("i32"), local("i32"), local("i32"), local("i32"), local("i32"), local("i32")];
+    const [a, b] = pair;
+    const together = (): void => {
+      score([0, 1], minI32(a.low, b.low), maxI32(a.high, b.high));
+      weigh(0);
+      weigh(1);
+      // What only one of them sees must not reach the other, not even with weight 0: it may be infinite.
+      common.set(maxI32(a.low, b.low));
+      commonEnd.set(maxI32(minI32(a.high, b.high), common));
+      for (const t of [0, 1]) mix([t], pair[t].low, minI32(common, pair[t].high));
+      mix([0, 1], common, commonEnd);
+      for (const t of [0, 1]) mix([t], maxI32(commonEnd, pair[t].low), pair[t].high);
     };
 
     range(first, last, 1, (unit) => {
       item.set(i32.add(param(2), i32.mul(i32.div_u(unit, nKvHeads), 4 * ITEM_WORDS)));
       head.set(i32.rem_u(unit, nKvHeads));
-      offset.set(i32.shl(i32.mul(i32.mul(i32.add(param(8), head), pageSize), headDim), 2));
-      const [from, to, partial] = [local("i32", i32.load(item, 8)), local("i32", i32.load(item, 12)), local("i32", i32.load(item, 28))];
-      const firstBlock = local("i32", i32.load(item, 20));
-      const [q0, q1, seen0, seen1, target] = [local("i32"), local("i32"), local("i32"), local("i32"), local("i32")];
-      const state = local("i32");
+      cache.set(i32.mul(i32.add(param(8), head), pageSize));
+      table.set(i32.load(item));
+      from.set(i32.load(item, 8));
+      to.set(i32.load(item, 12));
+      partial.set(i32.load(item, 28));
+      const queries = local("i32", i32.sub(to, from));
+      fresh.set(i32.add(totals, i32.mul(queries, bytes)));
+      if_(i32.ge_s(partial, 0), () => fresh.set(i32.add(param(12), i32.mul(i32.add(partial, i32.mul(head, queries)), bytes))));
+      const sinkRuns = local("i32", i32.shr_u(i32.add(i32.load(item, 36), RUN - 1), 8));
+      range(0, queries, 1, (query) => call(clear, i32.add(totals, i32.mul(query, bytes)), bytes));
 
-      range(firstBlock, i32.load(item, 24), 1, (blockIndex) => {
-        const start = local("i32", i32.mul(blockIndex, BLOCK));
-        /** One query's part of the block is in `made`: keep it as the state, or merge it into the state of the blocks before. */
-        const keep = (made: I32, own: I32) => if_(i32.ne(made, own), () => call(merge, own, made, headDim));
-        range(from, to, 2, (query) => {
-          block((next) => {
+      range(i32.load(item, 20), i32.load(item, 24), 1, (piece) => {
+        if_(i32.eq(piece, sinkRuns), () => piece.set(i32.add(sinkRuns, i32.load(item, 40))));
+        sinkRun.set(i32.lt_s(piece, sinkRuns));
+        run.set(i32.shl(i32.sub(piece, i32.mul(sinkRuns, i32.eqz(sinkRun))), 8));
+        range(0, queries, 1, (query) => call(clear, i32.add(fresh, i32.mul(query, bytes)), bytes));
+        range(run, i32.add(run, RUN), BLOCK, (blockStart) => {
+          start.set(blockStart);
+          range(from, to, 2, (query) => {
+            a.state.set(i32.add(fresh, i32.mul(i32.sub(query, from), bytes)));
+            b.state.set(i32.add(a.state, bytes));
+            locate(query, a);
+            b.low.set(0);
+            b.high.set(0);
+            if_(i32.lt_s(i32.add(query, 1), to), () => locate(i32.add(query, 1), b));
             if_(
-              i32.lt_s(partial, 0),
-              () => state.set(i32.add(states, i32.mul(i32.sub(query, from), bytes))),
-              () => state.set(i32.add(param(12), i32.mul(i32.add(partial, i32.add(i32.mul(head, i32.sub(to, from)), i32.sub(query, from))), bytes))),
+              i32.and(i32.lt_s(a.low, a.high), i32.lt_s(b.low, b.high)),
+              together,
+              () => [0, 1].forEach(alone),
             );
-            // A query's first block is its state; later ones go to the temporary.
-            target.set(state);
-            if_(i32.ne(blockIndex, firstBlock), () => target.set(temporary));
-            locate(query, start, q0, seen0);
-            if_(i32.ge_s(i32.add(query, 1), to), () => {
-              br_if(next, i32.le_s(seen0, 0));
-              call(single, i32.load(item), offset, start, scratch, i32.add(param(1), q0), seen0, target, i32.const(0), i32.const(0), i32.const(0));
-              keep(target, state);
-              br(next);
-            });
-            locate(i32.add(query, 1), start, q1, seen1);
-            br_if(next, i32.le_s(seen1, 0));
-            if_(
-              i32.le_s(seen0, 0),
-              () => {
-                call(single, i32.load(item), offset, start, scratch, i32.add(param(1), q1), seen1, i32.add(target, bytes), i32.const(0), i32.const(0), i32.const(0));
-              },
-              () => {
-                call(double, i32.load(item), offset, start, scratch, i32.add(param(1), q0), seen0, target, i32.add(param(1), q1), seen1, i32.add(target, bytes));
-                keep(target, state);
-              },
-            );
-            keep(i32.add(target, bytes), i32.add(state, bytes));
           });
+        });
+        if_(i32.lt_s(partial, 0), () => {
+          range(0, queries, 1, (query) => call(merge, i32.add(totals, i32.mul(query, bytes)), i32.add(fresh, i32.mul(query, bytes)), bytes));
         });
       });
 
       if_(i32.lt_s(partial, 0), () => {
         range(from, to, 1, (query) => {
-          locate(query, i32.const(0), q0, seen0);
-          call(finish, i32.add(param(0), q0), i32.add(states, i32.mul(i32.sub(query, from), bytes)), headDim);
+          call(finish, i32.add(param(0), offsetOf(query)), i32.add(totals, i32.mul(i32.sub(query, from), bytes)), headDim);
         });
       });
     });
   });
 
-  // Params as above; here `items` holds [batch row, first partial, blocks, heads per kv head] for each split query token, a unit is one of its heads.
+  // Params as above; here `items` holds [batch row, first partial, runs, heads per kv head] for each split query token, a unit is one of its heads.
   module.kernel("attention_merge", (first, last) => {
     const [nHeads, headDim, bytes] = [local("i32", param(3)), local("i32", param(5)), local("i32", param(11))];
+    const total = local("i32", i32.add(param(9), i32.mul(threadIndex, param(10))));
     range(first, last, 1, (unit) => {
       const item = local("i32", i32.add(param(2), i32.shl(i32.div_u(unit, nHeads), 4)));
       const head = local("i32", i32.rem_u(unit, nHeads));
-      const state = local("i32", i32.add(param(12), i32.mul(i32.add(i32.load(item, 4), head), bytes)));
-      const next = local("i32", state);
-      range(1, i32.load(item, 8), 1, () => {
+      const next = local("i32", i32.add(param(12), i32.mul(i32.add(i32.load(item, 4), head), bytes)));
+      call(clear, total, bytes);
+      range(0, i32.load(item, 8), 1, () => {
+        call(merge, total, next, bytes);
         next.add(i32.mul(nHeads, bytes));
-        call(merge, state, next, headDim);
       });
-      call(finish, i32.add(param(0), i32.shl(i32.mul(i32.add(i32.mul(i32.load(item), nHeads), head), headDim), 2)), state, headDim);
+      call(finish, i32.add(param(0), i32.shl(i32.mul(i32.add(i32.mul(i32.load(item), nHeads), head), headDim), 2)), total, headDim);
     });
   });
 }
 
-/** state = state and block together: both rescaled to the larger maximum. */
+/** state = state and made together, both rescaled to the larger maximum; a made that saw nothing changes nothing. */
 function emitMerge({ module }: Emitter): Func {
-  return module.func("attention_add_block", ["i32", "i32", "i32"], undefined, (state, made, headDim) => {
+  return module.func("attention_merge_states", ["i32", "i32", "i32"], undefined, (state, made, bytes) => {
+    if_(f32.eq(f32.load(made, 4), 0), () => return_());
     const max = local("f32", f32.max(f32.load(state), f32.load(made)));
     const factor = (of: I32) => expOf(f32x4.splat(f32.sub(f32.load(of), max)));
     const [mine, theirs] = [local("v128", factor(state)), local("v128", factor(made))];
-    const scaled = (own: I32, other: I32, at: number) =>
-      f32.add(f32.mul(f32.load(own, at), f32x4.extract_lane(0, mine)), f32.mul(f32.load(other, at), f32x4.extract_lane(0, theirs)));
     f32.store(state, max);
-    f32.store(state, scaled(state, made, 4), 4);
-    floats(
-      headDim,
-      (at) => {
-        const [a, b] = [v128.load(i32.add(state, at), STATE_MIX), v128.load(i32.add(made, at), STATE_MIX)];
-        v128.store(i32.add(state, at), f32x4.add(f32x4.mul(a, mine), f32x4.mul(b, theirs)), STATE_MIX);
-      },
-      (at) => f32.store(i32.add(state, at), scaled(i32.add(state, at), i32.add(made, at), STATE_MIX), STATE_MIX),
-    );
-  });
-}
-
-/**
- * The states of one or two queries over one block. Parameters: page table, byte offset of (layer, kv head) in a page, first position,
- * scratch, then for each query its address, how many keys of the block it sees (at least 1, the second at most one more) and its state.
- */
-function emitBlock(emitter: Emitter, queries: 1 | 2): Func {
-  const { module } = emitter;
-  const types = ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
-  return module.func(`attention_block_${queries}`, types, undefined, (pages, offset, start, scratch, qa, seenA, stateA, qb, seenB, stateB) => {
-    const qs = [qa, qb].slice(0, queries);
-    const seen = [seenA, seenB].slice(0, queries);
-    const states = [stateA, stateB].slice(0, queries);
-    const headDim = local("i32", param(5));
-    const pageSize = local("i32", param(7));
-    const rowBytes = local("i32", i32.shl(headDim, 2));
-    const count = queries === 1 ? seenA : seenB;
-    const scores = qs.map((_, t) => local("i32", i32.add(scratch, t * SCORE_BYTES)));
-    const [done, run, address] = [local("i32"), local("i32"), local("i32")];
-
-    /** Visits the runs of positions that lie in one page: `address` of the first one's keys (0) or values (1), `run` positions from `done` on. */
-    const walk = (which: 0 | 1, visit: () => void) => {
-      done.set(0);
-      loop((again) => {
-        const position = local("i32", i32.add(start, done));
-        const page = local("i32", i32.div_u(position, pageSize));
-        const slot = local("i32", i32.sub(position, i32.mul(page, pageSize)));
-        run.set(i32.sub(pageSize, slot));
-        if_(i32.gt_s(run, i32.sub(count, done)), () => run.set(i32.sub(count, done)));
-        address.set(i32.add(i32.add(i32.load(i32.add(pages, i32.mul(page, 4 * PAGE_WORDS)), 4 * which), offset), i32.mul(slot, rowBytes)));
-        visit();
-        done.add(run);
-        br_if(again, i32.lt_s(done, count));
-      });
-    };
-
-    const scale = local("v128", f32x4.splat(paramF32(6)));
-    const keys = Array.from({ length: 4 }, () => local("i32"));
-    const left = local("i32");
-    const sums = qs.map(() => keys.map(() => local("v128")));
-    const pointers = qs.map(() => local("i32"));
-    walk(0, () => {
-      const final = local("i32", i32.add(address, i32.mul(i32.sub(run, 1), rowBytes)));
-      range(0, run, 4, (j) => {
-        // Past the run's end the last key stands in; its scores are overwritten or masked.
-        keys.forEach((key, i) => {
-          key.set(i === 0 ? i32.add(address, i32.mul(j, rowBytes)) : i32.add(keys[i - 1], rowBytes));
-          if (i > 0) if_(i32.gt_u(key, final), () => key.set(final));
-        });
-        for (const row of sums) for (const sum of row) sum.set(f32x4.const(0));
-        pointers.forEach((pointer, t) => pointer.set(qs[t]));
-        const step = (load: "load" | "load32_zero", vectors: number, bytes: number) => {
-          for (let i = 0; i < vectors; i++) {
-            const values = pointers.map((pointer) => local("v128", v128[load](pointer, 16 * i)));
-            keys.forEach((key, k) => {
-              const value = local("v128", v128[load](key, 16 * i));
-              values.forEach((q, t) => sums[t][k].set(madd(emitter, q, value, sums[t][k])));
-            });
-          }
-          for (const pointer of [...pointers, ...keys]) pointer.add(bytes);
-          left.add(-bytes);
-        };
-        left.set(rowBytes);
-        for (const [bytes, run] of [[32, () => step("load", 2, 32)], [16, () => step("load", 1, 16)], [4, () => step("load32_zero", 1, 4)]] as const) {
-          if_(i32.ge_s(left, bytes), () => {
-            loop((again) => {
-              run();
-              br_if(again, i32.ge_s(left, bytes));
-            });
-          });
-        }
-        // `final` and the next keys are computed from the run's start, so moved pointers do no harm.
-        sums.forEach((row, t) => {
-          v128.store(i32.add(scores[t], i32.shl(i32.add(done, j), 2)), f32x4.mul(transposedSum(row), scale));
-        });
-      });
-    });
-
-    const end = local("i32", i32.shl(i32.and(i32.add(count, 3), -4), 2));
-    const [max, sum, value] = [local("v128"), local("v128"), local("v128")];
-    states.forEach((state, t) => {
-      v128.store(i32.add(scores[t], i32.shl(seen[t], 2)), f32x4.const(-Infinity));
-      max.set(f32x4.const(-Infinity));
-      range(0, end, 16, (at) => max.set(f32x4.max(max, v128.load(i32.add(scores[t], at)))));
-      f32.store(state, maxF32(max));
-      max.set(f32x4.splat(f32.load(state)));
-      sum.set(f32x4.const(0));
-      range(0, end, 16, (at) => {
-        value.set(expOf(f32x4.sub(v128.load(i32.add(scores[t], at)), max)));
-        v128.store(i32.add(scores[t], at), value);
-        sum.set(f32x4.add(sum, value));
-      });
-      f32.store(state, sumF32(sum), 4);
-    });
-
-    const weight = local("i32");
-    const column = local("i32", 0);
-    const mix = (vectors: number, width: 4 | 1) => {
-      const load = width === 4 ? "load" : "load32_zero";
-      const parts = qs.map(() => Array.from({ length: vectors }, () => local("v128")));
-      for (const row of parts) for (const part of row) part.set(f32x4.const(0));
-      walk(1, () => {
-        address.add(column);
-        weight.set(i32.shl(done, 2));
-        left.set(run);
-        loop((again) => {
-          const factors = scores.map((base) => local("v128", v128.load32_splat(i32.add(base, weight))));
-          for (let i = 0; i < vectors; i++) {
-            const value = local("v128", v128[load](address, 16 * i));
-            factors.forEach((factor, t) => parts[t][i].set(madd(emitter, factor, value, parts[t][i])));
-          }
-          address.add(rowBytes);
-          weight.add(4);
-          left.add(-1);
-          br_if(again, left);
-        });
-      });
-      states.forEach((state, t) => {
-        parts[t].forEach((part, i) => {
-          if (width === 4) v128.store(i32.add(state, column), part, STATE_MIX + 16 * i);
-          else v128.store32_lane(0, i32.add(state, column), part, STATE_MIX);
-        });
-      });
-      column.add(4 * width * vectors);
-    };
-    for (const [vectors, width] of [[queries === 1 ? 8 : 4, 4], [1, 4], [1, 1]] as const) {
-      const bytes = 4 * vectors * width;
-      if_(i32.le_s(i32.add(column, bytes), rowBytes), () => {
-        loop((again) => {
-          mix(vectors, width);
-          br_if(again, i32.le_s(i32.add(column, bytes), rowBytes));
-        });
-      });
-    }
-  });
-}
-
-/** [sum of a, sum of b, sum of c, sum of d], each as (0 + 1) + (2 + 3). */
-function transposedSum([a, b, c, d]: readonly Local<"v128">[]): Expr<"v128"> {
-  const pick = (x: Expr<"v128">, y: Expr<"v128">, lanes: readonly number[]) => i8x16.shuffle(lanes.flatMap((lane) => [0, 1, 2, 3].map((byte) => 4 * lane + byte)), x, y);
-  const halves = (x: Expr<"v128">, y: Expr<"v128">) => local("v128", f32x4.add(pick(x, y, [0, 2, 4, 6]), pick(x, y, [1, 3, 5, 7])));
-  const [ab, cd] = [halves(a, b), halves(c, d)];
-  return f32x4.add(pick(ab, cd, [0, 2, 4, 6]), pick(ab, cd, [1, 3, 5, 7]));
-}
-
-/** Kernel "kv_write": params k, v, entries, nKvHeads, headDim, headStride; an entry holds a row and its addresses in the page's keys and values. */
-export function emitKvWrite({ module }: Emitter): void {
-  module.kernel("kv_write", (first, last) => {
-    const [nKvHeads, headDim, stride] = [local("i32", param(3)), local("i32", param(4)), local("i32", param(5))];
-    const rowBytes = local("i32", i32.shl(headDim, 2));
-    range(first, last, 1, (unit) => {
-      const entry = local("i32", i32.add(param(2), i32.mul(unit, 12)));
-      for (const which of [0, 1]) {
-        const from = local("i32", i32.add(param(which), i32.mul(i32.load(entry), i32.mul(nKvHeads, rowBytes))));
-        const to = local("i32", i32.load(entry, 4 + 4 * which));
-        range(0, nKvHeads, 1, () => {
-          floats(
-            headDim,
-            (at) => v128.store(i32.add(to, at), v128.load(i32.add(from, at))),
-            (at) => f32.store(i32.add(to, at), f32.load(i32.add(from, at))),
-          );
-          from.add(rowBytes);
-          to.add(stride);
-        });
-      }
+    f32.store(state, f32.add(f32.mul(f32.load(state, 4), f32x4.extract_lane(0, mine)), f32.mul(f32.load(made, 4), f32x4.extract_lane(0, theirs))), 4);
+    range(STATE_MIX, bytes, 16, (at) => {
+      const [a, b] = [v128.load(i32.add(state, at)), v128.load(i32.add(made, at))];
+      v128.store(i32.add(state, at), f32x4.add(f32x4.mul(a, mine), f32x4.mul(b, theirs)));
     });
   });
 }
