@@ -136,15 +136,15 @@ function machineLines({ backend, threads, parallelism, simd, relaxedDot, overhea
 
 const signed = (share: number) => `${share > 0 ? "+" : ""}${percent(share)}`;
 
-function phaseLines({ phase, steps, stepMs, spread, roofMs, withOverheadMs, error, errorWithOverhead, mbu, mfu, boundShares, ops }: ChosenPhase, { overheadNs }: Machine): string[] {
+function phaseLines({ phase, steps, stepMs, opsMs, spread, roofMs, withOverheadMs, error, errorWithOverhead, mbu, mfu, boundShares, ops }: ChosenPhase, { overheadNs }: Machine): string[] {
   const calls = ops.reduce((sum, op) => sum + op.calls, 0) / steps;
   const line = (name: string, cells: readonly string[]) => `${name.padEnd(16)} ${cells.map((cell, i) => (i < 2 ? cell.padEnd(10) : cell.padStart(i === 10 ? 11 : 9))).join(" ")}`;
   const time = ops.reduce((sum, { ms }) => sum + ms, 0);
   return [
-    `${phase}: ${count(steps)} step${steps === 1 ? "" : "s"}, measured ${formatMs(stepMs)} each (median ${formatMs(spread.median)}, slowest ${formatMs(spread.highest)})`,
+    `${phase}: ${count(steps)} step${steps === 1 ? "" : "s"}, measured ${formatMs(stepMs)} each (median ${formatMs(spread.median)}, slowest ${formatMs(spread.highest)}), ${formatMs(opsMs)} of it inside ops`,
     `  projected from the roof ${formatMs(roofMs)}: error ${signed(error)}; with ${(overheadNs / 1e3).toFixed(2)} us for each of ${count(calls)} ops ${formatMs(withOverheadMs)}: error ${signed(errorWithOverhead)}`,
     `  MBU ${percent(mbu)}, MFU ${percent(mfu)}; of its ops' time memory binds ${percent(boundShares.memory)}, arithmetic ${percent(boundShares.arithmetic)}, overhead ${percent(boundShares.overhead)}`,
-    line("op", ["kind", "format", "calls", "time", "flop/byte", "GB/s", "roof", "GFLOP/s", "roof", "of roof", "bound"]),
+    line("op", ["kind", "format", "calls", "time", "flop/byte", "GB/s", "roof GB/s", "GFLOP/s", "roof GF/s", "of roof", "bound"]),
     ...ops.map((op) =>
       line(op.name, [
         ...[op.kind, op.dtype, count(op.calls), percent(time === 0 ? 0 : op.ms / time), op.intensity.toFixed(2)],

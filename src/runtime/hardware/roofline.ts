@@ -59,6 +59,8 @@ export interface PlacedPhase {
   readonly bytes: number;
   /** What a step took, from the begin of its first op to the end of its last, milliseconds. */
   readonly stepMs: number;
+  /** The part of it inside ops; the rest is between them. */
+  readonly opsMs: number;
   /** What it would take at the roof, and with `overheadNs` for each op on top. */
   readonly roofMs: number;
   readonly withOverheadMs: number;
@@ -172,7 +174,7 @@ function placePhase(phase: Phase, steps: readonly (readonly OpRecord[])[], roof:
   const shareOf = (bound: RooflineBound) => ratio(total((op) => (op.bound === bound ? op.ms : 0)), total((op) => op.ms));
   return {
     ...{ phase, steps: steps.length, flops, bytes },
-    ...{ stepMs: tookNs / steps.length / 1e6, roofMs: roofNs / steps.length / 1e6, withOverheadMs: (roofNs + overhead) / steps.length / 1e6 },
+    ...{ stepMs: tookNs / steps.length / 1e6, opsMs: total((op) => op.ms) / steps.length, roofMs: roofNs / steps.length / 1e6, withOverheadMs: (roofNs + overhead) / steps.length / 1e6 },
     ...{ error: ratio(roofNs, tookNs) - 1, errorWithOverhead: ratio(roofNs + overhead, tookNs) - 1 },
     mbu: ratio(bytes, tookNs) / roof.memoryGBs,
     mfu: ratio(products.reduce((sum, op) => sum + op.flops, 0), tookNs) / roof.gops[linear ? peakFormat(linear) : "f32"],

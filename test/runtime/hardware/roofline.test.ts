@@ -144,6 +144,7 @@ describe("placed ops", () => {
     const [first, second] = records(1, "decode", step.slice(0, 2));
     const [paused] = placeSteps([first, { ...second, startMs: second.startMs + 1 }], ROOF);
     expect(paused.stepMs).toBeCloseTo(1.06, 9);
+    expect(paused.opsMs).toBeCloseTo(0.06, 9);
   });
 
   it("keeps phases apart, and takes each from the repetition where it was fastest", () => {
