@@ -15,6 +15,8 @@ type Step = (pieces: string[], start: boolean) => string[];
 
 /** GPT-2's rule, which ByteLevel brings along. */
 const GPT2 = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
+/** Words and runs of other characters, with the regex crate's \w. */
+const WHITESPACE = /[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]+|[^\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}\p{White_Space}]+/gu;
 const PUNCTUATION = String.raw`[\p{P}!-/:-@\[-\x60\{-~]`;
 
 const STEPS: Readonly<Record<string, (node: JsonNode) => Step>> = {
@@ -45,7 +47,7 @@ const STEPS: Readonly<Record<string, (node: JsonNode) => Step>> = {
   },
   Digits: (node) => each(splitter(/\p{N}/gu, optional(at(node, "individual_digits"), asBoolean, false) ? "Isolated" : "Contiguous", false)),
   Punctuation: (node) => each(splitter(translatePattern(PUNCTUATION), given(at(node, "behavior")) ? readBehaviour(at(node, "behavior")) : "Isolated", false)),
-  Whitespace: () => each(splitter(translatePattern(String.raw`\w+|[^\w\s]+`), "Removed", true)),
+  Whitespace: () => each(splitter(WHITESPACE, "Removed", true)),
   WhitespaceSplit: () => each(splitter(translatePattern(String.raw`\s`), "Removed", false)),
   CharDelimiterSplit: (node) => each(splitter(literalPattern(asString(at(node, "delimiter"))), "Removed", false)),
   BertPreTokenizer: () => {

@@ -55,7 +55,9 @@ export function tokenizerFromJson(root: JsonNode, options: JsonTokenizerOptions)
   for (const id of [options.bos, ...(options.eos ?? [])]) if (id !== undefined) checkId(id, options.vocabSize);
 
   const control = new Set(added.filter(({ special }) => special).map(({ id }) => id));
-  const isAdded = new Set(added.map(({ id }) => id));
+  // The unknown token is made of text: what follows it had no space put before it.
+  const unknown = unknownToken(at(root, "model"), vocab);
+  const isAdded = new Set(added.map(({ id }) => id).filter((id) => id !== unknown));
   const shown: Uint8Array[] = [];
   const spaceAfterAdded = decoder.dropsSpace && (normalizer.prepends || pre.prepends === "always");
   const { decode, stream } = detokenizer({
@@ -94,6 +96,11 @@ export function tokenizerFromJson(root: JsonNode, options: JsonTokenizerOptions)
     },
     stream,
   };
+}
+
+function unknownToken(model: JsonNode, { ids }: JsonVocabulary): number | undefined {
+  const name = at(model, "unk_token").value;
+  return typeof name === "string" ? ids.get(name) : optional(at(model, "unk_id"), asCount);
 }
 
 function remembered(encode: WordEncoder): WordEncoder {

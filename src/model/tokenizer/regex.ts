@@ -4,7 +4,8 @@ export class PatternError extends Error {
 }
 
 const SPACE = String.raw`\p{White_Space}`;
-const WORD = String.raw`\p{L}\p{M}\p{N}\p{Pc}`;
+/** Oniguruma's \w, which counts the fractions and raised digits of Latin-1 in. */
+const WORD = String.raw`\p{Alphabetic}\p{M}\p{Nd}\p{Pc}²³¹¼½¾`;
 
 /** What escapes with a letter stand for, outside of a class; inside, the same without brackets. */
 const CLASSES: Readonly<Record<string, string>> = {
@@ -18,8 +19,9 @@ const ANCHORS: Readonly<Record<string, string>> = {
   B: `(?:(?<=[${WORD}])(?=[${WORD}])|(?<![${WORD}])(?![${WORD}]))`,
 };
 const POSIX: Readonly<Record<string, string>> = {
-  ...{ alpha: String.raw`\p{L}\p{M}`, digit: String.raw`\p{Nd}`, alnum: String.raw`\p{L}\p{M}\p{Nd}`, space: SPACE, word: WORD },
-  ...{ upper: String.raw`\p{Lu}`, lower: String.raw`\p{Ll}`, punct: String.raw`\p{P}`, cntrl: String.raw`\p{Cc}`, xdigit: "0-9A-Fa-f" },
+  ...{ alpha: String.raw`\p{Alphabetic}`, digit: String.raw`\p{Nd}`, alnum: String.raw`\p{Alphabetic}\p{Nd}`, space: SPACE },
+  ...{ upper: String.raw`\p{Uppercase}`, lower: String.raw`\p{Lowercase}`, punct: String.raw`\p{P}\p{S}`, cntrl: String.raw`\p{Cc}` },
+  ...{ word: String.raw`\p{Alphabetic}\p{M}\p{Nd}\p{Pc}`, xdigit: "0-9A-Fa-f" },
 };
 
 /**
