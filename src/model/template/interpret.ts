@@ -173,6 +173,7 @@ export function interpret(program: Block, globals: ReadonlyMap<string, Value>): 
     };
     if (condition) items = items.filter((item) => truthy(evaluate(condition, inner(item))));
     for (let i = 0; i < items.length; i++) {
+      count(statement.line);
       const own = inner(items[i]);
       own.names.set("loop", loopFacts(items, i));
       if (run(body, own) === "break") break;
