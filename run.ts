@@ -52,10 +52,21 @@ function parse(command: Command, args: readonly string[]) {
   const options = Object.fromEntries(Object.entries(command.options).map(([name, { type, multiple = false }]) => [name, { type, multiple }]));
   const own = { help: { type: "boolean", short: "h" }, version: { type: "boolean", short: "v" } } as const;
   try {
-    return parseArgs({ args: [...args], options: { ...options, ...own }, allowPositionals: false }).values;
+    return parseArgs({ args: withNegatives(args, command), options: { ...options, ...own }, allowPositionals: false }).values;
   } catch (error) {
     throw new UsageError((error as Error).message.split(". ")[0].split("\n")[0]);
   }
+}
+
+/** `--seed -1` as `--seed=-1`: parseArgs would take a negative number for another option and say only that. */
+function withNegatives(args: readonly string[], { options }: Command): string[] {
+  const result: string[] = [];
+  for (const arg of args) {
+    const last = result.at(-1) ?? "";
+    if (/^-[\d.]/.test(arg) && options[last.slice(2)]?.type === "string") result[result.length - 1] = `${last}=${arg}`;
+    else result.push(arg);
+  }
+  return result;
 }
 
 function overview(): string {
@@ -73,9 +84,8 @@ function commandHelp({ name, summary, options }: Command): string {
 /** One line for every failure: 2 when the command line is wrong, else 1. */
 function fail(error: unknown): void {
   const message = error instanceof Error ? error.message : String(error);
-  const line = (error as NodeSystemError).code === "EPIPE" ? "standard output: closed by its reader" : message.replaceAll("\n", " ");
   const hint = error instanceof UsageError ? " (run.ts --help lists the options)" : "";
-  process.stderr.write(`memwall: ${line}${hint}\n`);
+  process.stderr.write(`memwall: ${message.replaceAll("\n", " ")}${hint}\n`);
   process.exitCode = error instanceof UsageError ? 2 : 1;
 }
 

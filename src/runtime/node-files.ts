@@ -13,12 +13,15 @@ const REASONS: Record<string, string> = {
   EPERM: "no permission to read it",
   EMFILE: "too many files are open",
   ENAMETOOLONG: "the name is too long",
+  ENOSPC: "no space left on the device",
+  EROFS: "the file system is read-only",
 };
 
 /** One read call takes at most 2 GiB. */
 const MAX_READ = 1 << 30;
 
-function reason(error: unknown): string {
+/** A failed system call in words. */
+export function reason(error: unknown): string {
   const { code, message } = error as NodeSystemError;
   return REASONS[code ?? ""] ?? message;
 }

@@ -3,14 +3,14 @@ import process from "node:process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import type { Io, OutputFile } from "./commands/command.ts";
-import { openFile, openFileOrFolder } from "./node-files.ts";
+import { openFileOrFolder, reason } from "./node-files.ts";
 import { listen } from "./node-server.ts";
 
 /** The command line's view of the world, by Node's means. */
 export function nodeIo(interrupted: AbortSignal): Io {
   const { stdout, stderr, stdin, env } = process;
   return {
-    out: (text) => new Promise((resolve, reject) => stdout.write(text, (error) => (error ? reject(error) : resolve()))),
+    out: (text) => new Promise((resolve, reject) => stdout.write(text, (error) => (error ? reject(new Error(`standard output: ${unwritten(error)}`)) : resolve()))),
     err: (text) => void stderr.write(text),
     interactive: Boolean(stderr.isTTY) && env.TERM !== "dumb",
     color: Boolean(stdout.isTTY) && !env.NO_COLOR && env.TERM !== "dumb",
@@ -54,12 +54,21 @@ async function* lines(prompt: string, onInterrupt?: () => void): AsyncGenerator<
   if (typed) stdout.write("\n");
 }
 
+/** A text may also come from a device or a pipe. */
 function wholeFile(path: string): Uint8Array {
-  const source = openFile(path);
-  const bytes = new Uint8Array(source.size);
-  source.read(0, bytes);
-  source.close();
-  return bytes;
+  try {
+    return readFileSync(path);
+  } catch (error) {
+    throw new Error(`${path}: cannot read: ${reason(error)}`);
+  }
+}
+
+/** Why a write failed, in words. */
+function unwritten(error: unknown): string {
+  const { code } = error as NodeSystemError;
+  if (code === "EPIPE") return "closed by its reader";
+  const why = code === "ENOENT" ? "no such folder" : code === "EACCES" || code === "EPERM" ? "no permission" : code === "EISDIR" ? "this is a folder" : reason(error);
+  return `cannot write: ${why}`;
 }
 
 function decode(path: string, bytes: Uint8Array): string {
@@ -78,7 +87,7 @@ function createFile(path: string): OutputFile {
     try {
       return action();
     } catch (error) {
-      throw new Error(`${path}: cannot write: ${(error as NodeSystemError).code ?? (error as Error).message}`);
+      throw new Error(`${path}: ${unwritten(error)}`);
     }
   };
   const fd = attempt(() => openSync(temporary, "w"));

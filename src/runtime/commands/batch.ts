@@ -14,7 +14,7 @@ export const BATCH_OPTIONS = {
 export function batchingFrom(values: Values) {
   return {
     tokenBudget: number(values, "token-budget", { integer: true, min: 1 }),
-    tpotMs: number(values, "tpot-ms", { min: Number.MIN_VALUE }),
+    tpotMs: number(values, "tpot-ms", { above: 0 }),
     policy: choice(values, "policy", POLICIES, "chunked"),
     preemption: choice(values, "preemption", ["recompute", "swap"] as const, "recompute"),
   };

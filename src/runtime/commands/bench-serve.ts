@@ -21,7 +21,7 @@ export const benchServe: Command = {
     ...JSON_OPTION,
   },
   async run(values, io) {
-    const rate = number(values, "rate", { min: Number.MIN_VALUE }, 4);
+    const rate = number(values, "rate", { above: 0 }, 4);
     const requests = number(values, "requests", { integer: true, min: 1 }, 32);
     const seed = number(values, "seed", { integer: true, min: 0 }, 1);
     const [promptTokens, tokens] = [distribution(values, "prompt-tokens", "16-128"), distribution(values, "tokens", "exp:32")];

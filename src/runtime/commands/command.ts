@@ -89,6 +89,8 @@ export function texts(values: Values, name: string): string[] {
 
 export interface NumberLimits {
   readonly min?: number;
+  /** The value must be greater than this. */
+  readonly above?: number;
   readonly max?: number;
   readonly integer?: boolean;
 }
@@ -100,10 +102,11 @@ export function number(values: Values, name: string, limits: NumberLimits = {}, 
   const given = text(values, name);
   if (given === undefined) return fallback;
   const value = given.trim() === "" ? NaN : Number(given);
-  const { min = -Infinity, max = Infinity, integer = false } = limits;
-  if (Number.isFinite(value) && value >= min && value <= max && (!integer || Number.isSafeInteger(value))) return value;
+  const { min = -Infinity, above = -Infinity, max = Infinity, integer = false } = limits;
+  if (Number.isFinite(value) && value >= min && value > above && value <= max && (!integer || Number.isSafeInteger(value))) return value;
   const kind = integer ? "a whole number" : "a number";
-  const range = min > -Infinity && max < Infinity ? ` from ${min} to ${max}` : min > -Infinity ? `, ${min} or more` : max < Infinity ? ` up to ${max}` : "";
+  const least = min > -Infinity ? `, ${min} or more` : above > -Infinity ? ` above ${above}` : "";
+  const range = min > -Infinity && max < Infinity ? ` from ${min} to ${max}` : least + (max < Infinity ? ` up to ${max}` : "");
   throw new UsageError(`--${name}: expected ${kind}${range}, found ${JSON.stringify(given)}`);
 }
 
@@ -131,7 +134,7 @@ export const MODEL_OPTIONS = {
 } as const;
 
 export const PROMPT_OPTIONS = {
-  prompt: { type: "string", value: "TEXT", help: "text to continue" },
+  prompt: { type: "string", value: "TEXT", help: "text to continue; - reads standard input" },
   "prompt-file": { type: "string", value: "PATH", help: "read the prompt from a file, or from standard input with -" },
   tokens: { type: "string", value: "IDS", help: "the prompt as token ids, taken as they are: 1,403,407" },
 } as const;
@@ -189,7 +192,7 @@ export function kvFrom(values: Values): KvFormats {
 export async function promptFrom(values: Values, io: Io, nameOfTokens = "tokens"): Promise<string | number[] | undefined> {
   const ways = ["prompt", "prompt-file", nameOfTokens].filter((name) => values[name] !== undefined);
   if (ways.length > 1) throw new UsageError(`--${ways[0]} and --${ways[1]}: expected one prompt, found two`);
-  const file = text(values, "prompt-file");
+  const file = text(values, "prompt") === "-" ? "-" : text(values, "prompt-file");
   if (file !== undefined) return file === "-" ? io.readStdin() : io.readText(file);
   return tokenIds(values, nameOfTokens) ?? text(values, "prompt");
 }

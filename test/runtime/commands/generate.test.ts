@@ -59,6 +59,7 @@ describe("run.ts generate", () => {
     const plain = cliJson<Generated>(["--prompt", "Once upon a time", ...greedy]);
     expect(cliJson<Generated>(["--prompt-file", file, ...greedy]).tokens).toEqual(plain.tokens);
     expect(cliJson<Generated>(["--prompt-file", "-", ...greedy], "Once upon a time").tokens).toEqual(plain.tokens);
+    expect(cliJson<Generated>(["--prompt", "-", ...greedy], "Once upon a time").tokens).toEqual(plain.tokens);
     const { ids } = cliJson<{ ids: number[] }>(["tokenize", "--text", "Once upon a time", "--bos"]);
     expect(cliJson<Generated>(["--tokens", ids.join(","), ...greedy]).tokens).toEqual(plain.tokens);
     expect(cliJson<Generated>(["--prompt", "", ...greedy]).promptTokens).toBe(1);
@@ -98,7 +99,9 @@ describe("run.ts with bad input", () => {
     ["a number that is none", ["--temperature", "warm"], /--temperature: expected a number.*"warm"/],
     ["a fraction of a token", ["--max-tokens", "1.5"], /--max-tokens: expected a whole number.*"1.5"/],
     ["an empty number", ["--seed", ""], /--seed/],
-    ["a probability above 1", ["--top-p", "2"], /--top-p.*from.*to 1.*"2"/],
+    ["a negative number", ["--max-tokens", "-1"], /--max-tokens: expected a whole number, 1 or more, found "-1"/],
+    ["a probability of nothing", ["--top-p", "0"], /--top-p: expected a number above 0 up to 1, found "0"/],
+    ["a probability above 1", ["--top-p", "2"], /--top-p.*above 0 up to 1.*"2"/],
     ["ids that are none", ["--tokens", "1,x"], /--tokens.*"1,x"/],
     ["two prompts", ["--prompt", "a", "--tokens", "1"], /--prompt and --tokens/],
     ["an unknown backend", ["--backend", "gpu"], /--backend: expected one of auto.*"gpu"/],
@@ -127,7 +130,7 @@ describe("run.ts with bad input", () => {
   it("a full disk leaves no trace behind: exit code 1", () => {
     if (!existsSync("/dev/full")) return;
     const { code, err } = cli([...greedy, "--no-breakdown", "--trace", "/dev/full"]);
-    expect(err).toMatch(/^memwall: \/dev\/full: cannot write: ENOSPC\n$/);
+    expect(err).toMatch(/^memwall: \/dev\/full: cannot write: no space left on the device\n$/);
     expect(code).toBe(1);
   });
 
