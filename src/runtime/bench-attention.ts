@@ -11,7 +11,7 @@ export interface AttentionCost {
   readonly materialised: number;
   /** Bytes read and written. */
   readonly moved: number;
-  /** Milliseconds; null for cost-only kernels. */
+  /** Milliseconds of one layer, as measured; null for cost-only kernels. */
   readonly ms: number | null;
 }
 
@@ -42,7 +42,7 @@ export function benchAttention(model: Model, kernels: Kernels, contexts: readonl
     const sum = (value: (total: (typeof own)[number]) => number) => own.reduce((all, total) => all + value(total), 0) * nLayers;
     const materialised = sum(({ written }) => written.activations);
     const moved = materialised + sum(({ read }) => read.activations + read.kv);
-    return { materialised, moved, ms: timed ? sum(({ ns }) => ns) / 1e6 : null };
+    return { materialised, moved, ms: timed ? own.reduce((all, { ns }) => all + ns, 0) / 1e6 : null };
   };
   return contexts.map((context) => ({ context, naive: cost(context, "naive"), tiled: cost(context, "tiled") }));
 }

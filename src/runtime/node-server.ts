@@ -1,6 +1,6 @@
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { breatheAgain } from "./breathe.ts";
-import { ApiError, errorReply } from "./server/errors.ts";
+import { ApiError, errorBody, errorReply } from "./server/errors.ts";
 import type { HttpHandler, HttpReply, Listening, ListenOptions } from "./server/http.ts";
 
 /** How long a client may go on sending a body that is refused already, so that it comes to read why. */
@@ -20,6 +20,12 @@ export async function listen(handler: HttpHandler, options: ListenOptions): Prom
   };
   const server = createServer(take);
   server.on("connection", breatheAgain);
+  server.on("clientError", ({ code }, socket) => {
+    if (code === "ECONNRESET" || !socket.writable) return void socket.destroy();
+    const status = code === "HPE_HEADER_OVERFLOW" ? "431 Request Header Fields Too Large" : "400 Bad Request";
+    const body = JSON.stringify(errorBody(new ApiError(Number(status.slice(0, 3)), "expected a well-formed HTTP request, found something else")));
+    socket.end(`HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`);
+  });
   // A client that asks first whether it may send its body is not told to send what will be refused.
   server.on("checkContinue", (request, response) => {
     if (declaredLength(request) <= options.maxBody) response.writeContinue();

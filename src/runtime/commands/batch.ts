@@ -4,8 +4,8 @@ import { choice, type Command, ENGINE_OPTIONS, type Io, loadEngine, MODEL_OPTION
 
 /** How requests are batched; for all commands that run several. */
 export const BATCH_OPTIONS = {
-  "token-budget": { type: "string", value: "N", help: "most tokens in a step (default: measured, where linears turn from memory-bound to compute-bound)" },
-  "tpot-ms": { type: "string", value: "MS", help: "steps shall take no longer: bounds the measured budget" },
+  "token-budget": { type: "string", value: "N", help: "most tokens in a step; auto (default): measured, where linears turn from memory-bound to compute-bound" },
+  "tpot-ms": { type: "string", value: "MS", help: "the linears of a step shall take no longer: bounds the measured budget (attention comes on top)" },
   policy: { type: "string", value: "NAME", help: "chunked (default): prompts in chunks beside running requests; continuous: whole prompts; static: batch after batch" },
   preemption: { type: "string", value: "NAME", help: "what becomes of a request that gives its pages up: recompute (default) or swap" },
 } as const;
@@ -13,7 +13,7 @@ export const BATCH_OPTIONS = {
 /** The engine's options that those flags ask for. @throws UsageError. */
 export function batchingFrom(values: Values) {
   return {
-    tokenBudget: number(values, "token-budget", { integer: true, min: 1 }),
+    tokenBudget: text(values, "token-budget") === "auto" ? ("auto" as const) : number(values, "token-budget", { integer: true, min: 1 }),
     tpotMs: number(values, "tpot-ms", { above: 0 }),
     policy: choice(values, "policy", POLICIES, "chunked"),
     preemption: choice(values, "preemption", ["recompute", "swap"] as const, "recompute"),

@@ -8,7 +8,7 @@ export const benchAttention: Command = {
   summary: "naive against tiled attention in prefill: what each writes to memory, and how long it takes",
   options: {
     ...BENCH_MODEL_OPTIONS,
-    contexts: { type: "string", value: "LIST", help: "prompt lengths (default 64,128,256,512,1024,2048, as far as the model's context goes)" },
+    contexts: { type: "string", value: "LIST", help: "prompt lengths (default 64,128,256,512,1024,2048, as far as learned positions go)" },
     ...JSON_OPTION,
   },
   async run(values, io) {
@@ -27,8 +27,8 @@ export const benchAttention: Command = {
         ...[String(context), formatBytes(naive.materialised), formatBytes(tiled.materialised), `${(naive.materialised / tiled.materialised).toFixed(1)} x`],
         ...[formatBytes(naive.moved), formatBytes(tiled.moved), ms(naive.ms), ms(tiled.ms)],
       ]);
-      const head = ["context", "naive writes", "tiled writes", "ratio", "naive moves", "tiled moves", "naive", "tiled"];
-      await io.out(`${name}, ${kernels.name} kernels: attention of one prefill, all layers\n${table([head, ...rows])}\n`);
+      const head = ["context", "naive writes", "tiled writes", "ratio", "naive moves", "tiled moves", "naive, 1 layer", "tiled, 1 layer"];
+      await io.out(`${name}, ${kernels.name} kernels: attention of one prefill; bytes of all layers, times of one\n${table([head, ...rows])}\n`);
     } finally {
       kernels.close();
     }

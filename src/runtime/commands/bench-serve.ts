@@ -4,7 +4,7 @@ import { drawArrivals, type Distribution, parseDistribution, type Percentiles, s
 import { count, formatBytes, formatMs, percent } from "../report.ts";
 import { BATCH_OPTIONS, batchingFrom } from "./batch.ts";
 import { BENCH_MODEL_OPTIONS, benchModel, table } from "./bench-model.ts";
-import { type Command, flag, JSON_OPTION, kvFrom, number, text, UsageError, type Values } from "./command.ts";
+import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, kvFrom, number, text, UsageError, type Values } from "./command.ts";
 
 export const benchServe: Command = {
   name: "bench serve",
@@ -12,6 +12,7 @@ export const benchServe: Command = {
   options: {
     ...BENCH_MODEL_OPTIONS,
     ...BATCH_OPTIONS,
+    backend: ENGINE_OPTIONS.backend,
     rate: { type: "string", value: "R", help: "requests a second on average (default 4)" },
     requests: { type: "string", value: "N", help: "how many (default 32)" },
     "prompt-tokens": { type: "string", value: "DIST", help: "prompt lengths: 64, 16-128, exp:64 or normal:64,16 (default 16-128)" },
@@ -28,6 +29,7 @@ export const benchServe: Command = {
     const batching = batchingFrom(values);
     const kv = kvFrom(values);
     const maxSequences = number(values, "max-sequences", { integer: true, min: 1 });
+    if (text(values, "backend") === "shapes") throw new UsageError("--backend: expected auto, wasm or scalar (requests are really executed), found \"shapes\"");
     const { model, kernels, activations } = await benchModel(values, io);
     const { vocabSize, name } = model.config;
     const engine = Engine.from(model, kernels, silent(vocabSize), { ...batching, kv, maxSequences, maxQueue: requests, ledger: { timing: false } }, activations);
