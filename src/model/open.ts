@@ -3,6 +3,7 @@ import { type ModelConfig, validateConfig } from "./config.ts";
 import { FormatError } from "./formats/errors.ts";
 import { isFolder, type ModelFolder } from "./formats/folder.ts";
 import { readGguf } from "./formats/gguf.ts";
+import { joinSplit } from "./formats/gguf-split.ts";
 import type { GgufValue } from "./formats/gguf-values.ts";
 import { openHuggingFace } from "./formats/huggingface.ts";
 import { readLlama2c, readLlama2cTokenizer } from "./formats/llama2c.ts";
@@ -26,7 +27,7 @@ export interface ModelFile {
 const GGUF_MAGIC = [0x47, 0x47, 0x55, 0x46];
 
 /**
- * Reads the header of a GGUF file, of a Hugging Face folder's files, or of a llama2.c checkpoint, whose tokenizer is a file of its own.
+ * Reads the header of a GGUF file (the first, where a model is split into several), of a Hugging Face folder's files, or of a llama2.c checkpoint, whose tokenizer is a file of its own.
  * @throws FormatError when it is none of these, is damaged, or its tokenizer does not fit it.
  */
 export function openModel(source: ByteSource, tokenizerSource?: ByteSource): ModelFile {
@@ -37,9 +38,9 @@ export function openModel(source: ByteSource, tokenizerSource?: ByteSource): Mod
   return isGguf ? openGguf(source, tokenizerSource) : openLlama2c(source, tokenizerSource);
 }
 
-function openGguf(source: ByteSource, tokenizerSource?: ByteSource): ModelFile {
-  if (tokenizerSource) throw new FormatError(source.name, `a GGUF file brings its own tokenizer, found another in ${tokenizerSource.name}`);
-  const file = readGguf(source);
+function openGguf(first: ByteSource, tokenizerSource?: ByteSource): ModelFile {
+  if (tokenizerSource) throw new FormatError(first.name, `a GGUF file brings its own tokenizer, found another in ${tokenizerSource.name}`);
+  const { source, file } = joinSplit(first, readGguf(first));
   const config = configFromGguf(file);
   const tokenizer = fitting(source.name, tokenizerFromGguf(file), config.vocabSize);
   return { source, format: `GGUF v${file.version}`, metadata: file.metadata, config, tensors: file.tensors, tokenizer };

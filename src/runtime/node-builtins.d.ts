@@ -98,6 +98,7 @@ declare module "node:fs" {
 }
 
 declare module "node:path" {
+  export function dirname(path: string): string;
   export const sep: string;
   export function join(...parts: string[]): string;
   export function resolve(...parts: string[]): string;

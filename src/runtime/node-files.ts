@@ -1,6 +1,7 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { FormatError } from "../model/formats/errors.ts";
+import type { SourceWithSiblings } from "../model/formats/gguf-split.ts";
 import { modelFolder, type ModelFolder } from "../model/formats/folder.ts";
 import { checkRange, type ByteSource } from "../model/formats/source.ts";
 
@@ -63,11 +64,25 @@ export function openFile(path: string): ByteSource {
 export function openFileOrFolder(path: string): ByteSource | ModelFolder {
   const isThere = (at: string) => statSync(at, { throwIfNoEntry: false });
   try {
-    if (!isThere(path)?.isDirectory()) return openFile(path);
-  } catch {
+    if (!isThere(path)?.isDirectory()) return withSiblings(openFile(path), dirname(path));
+  } catch (error) {
+    if (error instanceof FormatError) throw error;
     return openFile(path);
   }
   return modelFolder(path, (file) => (isThere(join(path, file)) ? openFile(join(path, file)) : undefined));
+}
+
+/** A file that knows the folder it lies in: the other files of a split model are opened through it, and closed with it. */
+function withSiblings(source: ByteSource, folder: string): SourceWithSiblings {
+  const others = modelFolder(folder, (file) => (statSync(join(folder, file), { throwIfNoEntry: false }) ? openFile(join(folder, file)) : undefined));
+  return {
+    ...source,
+    sibling: others.open,
+    close() {
+      source.close();
+      others.close();
+    },
+  };
 }
 
 /** Looks before it opens: opening a pipe would wait for a writer. */
