@@ -59,7 +59,7 @@ function wholeFile(path: string): Uint8Array {
   try {
     return readFileSync(path);
   } catch (error) {
-    throw new Error(`${path}: cannot read: ${reason(error)}`);
+    throw new Error(`${path}: cannot open: ${reason(error)}`);
   }
 }
 
