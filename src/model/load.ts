@@ -13,7 +13,7 @@ import { applyFold, awqFolds, type Folds, inputOf, migratedFolds, type ReadMatri
 import { matrixFormat } from "./placement.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
-/** Where weights come from: any file format, reduced to named tensors in GGUF's naming. */
+/** Where weights come from: a file of whatever format, reduced to named tensors in GGUF's naming. */
 export interface WeightFile {
   readonly source: ByteSource;
   readonly tensors: ReadonlyMap<string, TensorInfo>;

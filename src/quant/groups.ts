@@ -21,7 +21,7 @@ export const INT4_SEARCH: Levels = { low: -8, high: 7, ends: [7, -8] };
  *
  * With `importance` [cols], the mean square of each column's input, every group's scale is searched instead: the one whose rounding and
  * clipping changes the outputs least (as AWQ's clipping, Lin et al. 2023, and llama.cpp's importance matrices do).
- * @param group Columns per scale: any number for int8, 0 for the whole row; 32 for int4.
+ * @param group Columns per scale: a free choice for int8, 0 for the whole row; 32 for int4.
  * @throws RangeError for int4 columns that are no multiple of 32.
  */
 export function quantiseRows(source: Tensor, dtype: "int8" | "int4", group = 32, importance?: Float32Array): Tensor {

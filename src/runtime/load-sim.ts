@@ -7,7 +7,7 @@ import type { StepEvent } from "./monitor.ts";
 export type Distribution = (uniform: () => number) => number;
 
 /**
- * `64`: always that; `16-128`: any of them alike; `exp:64`: exponential with that mean; `normal:64,16`: mean and deviation.
+ * `64`: always that; `16-128`: all of them alike; `exp:64`: exponential with that mean; `normal:64,16`: mean and deviation.
  * @returns undefined for anything else.
  */
 export function parseDistribution(text: string): Distribution | undefined {

@@ -41,7 +41,7 @@ const drawTokens = (d: Dice, length: number) => range(length).map(() => d.below(
 const drawCuts = (d: Dice, length: number) => [...new Set(range(d.between(0, 6)).map(() => d.between(1, length - 1)))].sort((a, b) => a - b);
 
 describe.each(FORMATS)("pages in %o", (kv) => {
-  it.each(WINDOWS)("window %o: any pieces and any neighbours give the same bits, naive attention nearly", (window) => {
+  it.each(WINDOWS)("window %o: whatever the pieces and the neighbours, they give the same bits, naive attention nearly", (window) => {
     for (const seed of range(2)) {
       const d = dice(seed);
       const tokens = drawTokens(d, d.between(50, 100));
