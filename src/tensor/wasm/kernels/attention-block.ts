@@ -24,6 +24,8 @@ export interface BlockSteps {
   readonly softmax: Func;
   /** (format, page table, row, position, count, then for each query: weights, state): adds the weighted values in the order of positions. */
   readonly mix: readonly [Func, Func];
+  /** (format, which, page table, row, position, count): reads a word of every cache line of those keys (which = 0) or values (1), see `emitTouch`. */
+  readonly touch: Func;
 }
 
 export function emitBlockSteps(emitter: Emitter): BlockSteps {
@@ -40,11 +42,12 @@ export function emitBlockSteps(emitter: Emitter): BlockSteps {
     scores: family("attention_scores", (name, reader, queries) => emitScores(emitter, name, reader, queries)),
     softmax: emitSoftmax(emitter),
     mix: family("attention_mix", (name, reader, queries) => emitMix(emitter, name, reader, queries)),
+    touch: emitTouch(emitter),
   };
 }
 
 /** Parameters of a step for one or two queries, the format left out. */
-const BLOCK_PARAMS: Record<1 | 2, readonly "i32"[]> = { 1: Array<"i32">(6).fill("i32"), 2: Array<"i32">(8).fill("i32") };
+const BLOCK_PARAMS = { touch: ["i32", "i32", "i32", "i32"], 1: Array<"i32">(6).fill("i32"), 2: Array<"i32">(8).fill("i32") } as const satisfies Record<"touch" | 1 | 2, readonly "i32"[]>;
 
 /** A walk over positions: visits the runs that lie in one page each. */
 function walker(pages: I32, row: I32, position: I32, count: I32, which: 0 | 1, reader: KvReader, headDim: I32) {
@@ -82,6 +85,37 @@ function stepwise(reader: KvReader, left: Local<"i32">, step: (step: Step) => vo
       });
     });
   }
+}
+
+/**
+ * Brings a block into the first-level cache before it is worked on. The loads wait for nothing but memory, so many lines travel at once;
+ * the loops that compute would wait for a few lines at a time. Decode, which uses a key only once or a few times, is bound by this.
+ */
+function emitTouch(emitter: Emitter): Func {
+  const { module, scratch } = emitter;
+  const funcs = KV_READERS.map((reader) =>
+    ([0, 1] as const).map((which) =>
+      module.func(`attention_touch_${reader.format}_${which}`, BLOCK_PARAMS.touch, undefined, (pages, row, position, count) => {
+        const { walk, run, address, rowBytes } = walker(pages, row, position, count, which, reader, local("i32", param(5)));
+        const seen = local("i32", 0);
+        walk(() => {
+          const end = local("i32", i32.add(address, i32.mul(run, rowBytes)));
+          address.set(i32.and(address, -64));
+          loop((again) => {
+            seen.set(i32.or(seen, i32.load(address)));
+            address.add(64);
+            br_if(again, i32.lt_u(address, end));
+          });
+        });
+        i32.store(scratch, seen);
+      }),
+    ),
+  );
+  return module.func("attention_touch", ["i32", "i32", ...BLOCK_PARAMS.touch], undefined, (format, which, ...rest) => {
+    funcs.forEach(([keys, values], index) => {
+      if_(i32.eq(format, index), () => if_(which, () => call(values, ...rest), () => call(keys, ...rest)));
+    });
+  });
 }
 
 function emitScores(emitter: Emitter, name: string, reader: KvReader, queries: 1 | 2): Func {

@@ -148,6 +148,13 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
         range(0, queries, 1, (query) => call(clear, i32.add(fresh, i32.mul(query, bytes)), bytes));
         range(run, i32.add(run, RUN), BLOCK, (blockStart) => {
           start.set(blockStart);
+          // The last query sees furthest, the first begins earliest.
+          locate(i32.sub(to, 1), b);
+          if_(i32.gt_s(b.high, 0), () => {
+            locate(from, a);
+            call(steps.touch, i32.load(item, 44), 0, table, cache, i32.add(start, a.low), i32.sub(b.high, a.low));
+            call(steps.touch, i32.load(item, 48), 1, table, cache, i32.add(start, a.low), i32.sub(b.high, a.low));
+          });
           range(from, to, 2, (query) => {
             a.state.set(i32.add(fresh, i32.mul(i32.sub(query, from), bytes)));
             b.state.set(i32.add(a.state, bytes));
