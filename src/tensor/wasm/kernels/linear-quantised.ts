@@ -134,7 +134,7 @@ function overSteps(steps: number, unroll: number, w: Local<"i32">, xs: readonly 
 
 /** Baseline SIMD: `i32x4.dot_i16x8_s` on int16 activations. */
 function pairDots({ format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[]): Integers {
-  const parts = format === "int8" ? 2 : 3;
+  const parts = 2;
   const sums = xs.map(() => [0, 1].map((half) => (halves.includes(half) ? Array.from({ length: parts }, () => local("v128", i32x4.const(0))) : [])));
   const add = (sum: Local<"v128">, value: V128): void => sum.set(i32x4.add(sum, value));
   if (format === "int8") {
@@ -155,16 +155,16 @@ function pairDots({ format }: WeightFormat, xs: readonly Local<"i32">[], w: Loca
   overSteps(GROUP / 8, 1, w, xs, 16, () => {
     const weights = halves.map((half) => local("v128", v128.load(w, 16 * half)));
     for (let i = 0; i < 4; i++) {
-      const values = weights.map((v) => local("v128", i === 3 ? i16x8.shr_u(v, 12) : v128.and(v, i16x8.const(15 << (4 * i)))));
+      const values = weights.map((v) => local("v128", i === 3 ? i16x8.shr_u(v, 12) : v128.and(i === 2 ? i16x8.shr_u(v, 8) : v, i16x8.const(i === 1 ? 240 : 15))));
       xs.forEach((pointer, t) => {
         const x = local("v128", v128.load32_splat(pointer, 4 * i));
-        halves.forEach((half, h) => add(sums[t][half][i % 3], i32x4.dot_i16x8_s(values[h], x)));
+        halves.forEach((half, h) => add(sums[t][half][i === 1 ? 1 : 0], i32x4.dot_i16x8_s(values[h], x)));
       });
     }
   });
   return (t, half) => {
-    const [a, b, c] = sums[t][half];
-    return i32x4.add(i32x4.add(a, v128.load32_splat(xs[t], X_SUM - X_SCALE)), i32x4.add(i32x4.shr_s(b, 4), i32x4.shr_s(c, 8)));
+    const [a, b] = sums[t][half];
+    return i32x4.add(i32x4.add(a, v128.load32_splat(xs[t], X_SUM - X_SCALE)), i32x4.shr_s(b, 4));
   };
 }
 
