@@ -19,8 +19,14 @@ export interface WeightFormat {
 /** Steps in the body of the loop over a group, by path: measured, see `overSteps`. */
 const UNROLL = { pairs: 2, bytes: 8, nibbles: 4 };
 
-/** One linear kernel is a family of tile functions, each for so many tokens at once; all sum in the same order. */
-const TOKENS = { pairs: [4, 1], limbs: [2, 1], bytes: [4, 1] };
+/**
+ * One linear kernel is a family of tile functions, each for so many tokens at once; all sum in the same order. Measured: compilers that do
+ * not know relaxed SIMD yet (Node 20) run out of registers with four tokens of int4 and are 1.5 times as fast with two; later ones lose a tenth.
+ */
+function tokensAtOnce(path: "pairs" | "limbs" | "bytes", { format }: WeightFormat, { madd }: Emitter): readonly number[] {
+  if (path === "limbs" || (path === "pairs" && format === "int4" && !madd)) return [2, 1];
+  return [4, 2, 1];
+}
 
 /**
  * Kernel `name`: out[m, n] = x . w^T for packed int8 or int4 weights; units are tiles of 8 rows of w. Within a group of 32 columns sums are
@@ -29,7 +35,7 @@ const TOKENS = { pairs: [4, 1], limbs: [2, 1], bytes: [4, 1] };
 export function emitLinear(emitter: Emitter, name: string, weight: WeightFormat): void {
   const { module, dot, activations } = emitter;
   const path = dot === "pairs" ? "pairs" : activations === "int8" ? "bytes" : "limbs";
-  const tiles = TOKENS[path].map((tokens) => ({ tokens, func: emitTile(emitter, `${name}_${tokens}`, weight, tokens) }));
+  const tiles = tokensAtOnce(path, weight, emitter).map((tokens) => ({ tokens, func: emitTile(emitter, `${name}_${tokens}`, weight, tokens) }));
   const stride = tileBytes(weight.format, weight.half);
 
   module.kernel(name, (first, last) => {
@@ -80,7 +86,7 @@ function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: 
     const xs = Array.from({ length: tokens }, (_, t) => (t === 0 ? x : local("i32", i32.add(x, i32.mul(groups, X_BLOCK * t)))));
     const sums = Array.from({ length: tokens }, () => [local("v128"), local("v128")] as const);
     // Both halves (4 rows each) at once where registers suffice; else one after the other within a group.
-    const passes = dot !== "pairs" || tokens === 1 ? [[0, 1]] : [[0], [1]];
+    const passes = dot !== "pairs" || tokens <= 2 ? [[0, 1]] : [[0], [1]];
     repeat(groups, () => {
       passes.forEach((halves, pass) => {
         const integers = dot === "pairs" ? pairDots(weight, xs, w, halves) : byteDots(emitter, weight, xs, w, halves);
