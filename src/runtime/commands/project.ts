@@ -85,9 +85,16 @@ const asJson = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
 
 function checkLines(check: StepCheck): string[] {
   if (check.measured === null) return [`Not checked on this machine: ${check.why}.`];
-  const { measured, projected, error } = check;
+  const { measured, projected, error, cached } = check;
   const one = (what: string, side: "ttftMs" | "tpotMs") => `  ${what} measured ${formatMs(measured[side])}, projected ${formatMs(projected[side])}: error ${signed(error[side])}`;
-  return [`Checked on this machine with memwall's own formats (${check.weights} weights, f32 KV cache and activations):`, one("prompt", "ttftMs"), one("decode step", "tpotMs"), ...(check.cached ? ["  The weights fit into the caches, so that a step can be faster than memory allows: run.ts roofline takes the caches into account."] : [])];
+  const above = error.ttftMs > 0 || error.tpotMs > 0;
+  return [
+    `Checked on this machine with memwall's own formats (${check.weights} weights, f32 KV cache and activations):`,
+    one("prompt", "ttftMs"),
+    one("decode step", "tpotMs"),
+    ...(cached ? ["  The weights fit into the caches, so that a step can be faster than memory allows: run.ts roofline takes the caches into account."] : []),
+    ...(above && !cached ? ["  An error above zero means faster than the ceiling: the machine was measured while other programs slowed it. Measure it again (run.ts roofline --out FILE.json)."] : []),
+  ];
 }
 
 const COLUMNS: readonly (readonly [string, number])[] = [
