@@ -57,7 +57,8 @@ export const breakdown: Command = {
 };
 
 const PUBLISHED_NOTE =
-  "Published: Samsung's analysis of GPT workloads (Hot Chips 35, 2023); its model, lengths and machine are not given. 86.53 % of operations is compared with flops.";
+  "Published: Samsung's analysis of GPT workloads (Hot Chips 35, 2023), as quoted: the slides could not be read, and a report of the talk gives 60 to 80 % of latency for GEMV.\n" +
+  "Its model, lengths and machine are not given. 86.53 % of operations is compared with flops.";
 
 interface Result {
   readonly name: string;

@@ -65,7 +65,8 @@ export const project: Command = {
     const projections = hardware.map((device) => projectOn(trace, device, options));
     const here = hardware.find(({ name }) => name === THIS);
     const check = here && (await checkHere(shape, formats.weights.name, workload, here, options));
-    if (json) return io.out(asJson({ ...facts, bytes: trace.bytes, energySource: options.energy!.source, projections, ...(check && { check }) }));
+    const unverified = Object.fromEntries(hardware.flatMap((device) => (device.unverified?.length ? [[device.name, device.unverified]] : [])));
+    if (json) return io.out(asJson({ ...facts, bytes: trace.bytes, energySource: options.energy!.source, unverified, projections, ...(check && { check }) }));
     const perWeight = on.model.weights.layers[0].up.weight;
     const head = [
       `${facts.shape}, ${facts.weights} weights (${(perWeight.bytes / (perWeight.rows * perWeight.cols)).toFixed(3)} bytes each with scales, ${formatBytes(trace.bytes.weights)} in all), ` +
@@ -73,17 +74,27 @@ export const project: Command = {
       `${workload.promptTokens} prompt tokens and ${workload.tokens} decoded, batch ${workload.batch}; times are ceilings: max(flops / peak, bytes / bandwidth) for each op${options.launch ? ", plus its launch" : ""}`,
     ];
     const beyond = workload.promptTokens + workload.tokens > shape.config.contextLength ? [`(beyond the ${count(shape.config.contextLength)} positions the model was trained for)`] : [];
-    await io.out(`${[...head, ...beyond, "", ...projectionTable(projections), ...(check ? ["", ...checkLines(check)] : []), "", `Energy: ${options.energy!.source}.`].join("\n")}\n`);
+    await io.out(`${[...head, ...beyond, "", ...projectionTable(projections), ...(check ? ["", ...checkLines(check)] : []), "", ...hardware.flatMap(unverifiedLines), `Energy: ${options.energy!.source}.`].join("\n")}\n`);
   },
 };
+
+/** What a projection rests on that no source could be read for. */
+const unverifiedLines = ({ name, unverified = [], sources }: Hardware): string[] => unverified.map((field) => `Unverified: ${name}'s ${field} (${sources[field] ?? "no source given"}).`);
 
 const asJson = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
 
 function checkLines(check: StepCheck): string[] {
   if (check.measured === null) return [`Not checked on this machine: ${check.why}.`];
-  const { measured, projected, error } = check;
-  const one = (what: string, side: "ttftMs" | "tpotMs") => `  ${what} measured ${formatMs(measured[side])}, projected ${formatMs(projected[side])}: error ${error[side] > 0 ? "+" : ""}${percent(error[side])}`;
-  return [`Checked on this machine with memwall's own formats (${check.weights} weights, f32 KV cache and activations):`, one("prompt", "ttftMs"), one("decode step", "tpotMs"), ...(check.cached ? ["  The weights fit into the caches, so that a step can be faster than memory allows: run.ts roofline takes the caches into account."] : [])];
+  const { measured, projected, error, cached } = check;
+  const one = (what: string, side: "ttftMs" | "tpotMs") => `  ${what} measured ${formatMs(measured[side])}, projected ${formatMs(projected[side])}: error ${signed(error[side])}`;
+  const above = error.ttftMs > 0 || error.tpotMs > 0;
+  return [
+    `Checked on this machine with memwall's own formats (${check.weights} weights, f32 KV cache and activations):`,
+    one("prompt", "ttftMs"),
+    one("decode step", "tpotMs"),
+    ...(cached ? ["  The weights fit into the caches, so that a step can be faster than memory allows: run.ts roofline takes the caches into account."] : []),
+    ...(above && !cached ? ["  An error above zero means faster than the ceiling: the machine was measured while other programs slowed it. Measure it again (run.ts roofline --out FILE.json)."] : []),
+  ];
 }
 
 const COLUMNS: readonly (readonly [string, number])[] = [
@@ -125,19 +136,18 @@ function capacityTable(rows: readonly Capacity[]): string[] {
 }
 
 function checkTable(checks: readonly Check[]): string[] {
-  const line = (what: string, cells: readonly string[]) => `${what.padEnd(50)} ${cells.map((cell) => cell.padStart(10)).join(" ")}`;
+  const width = Math.max(...checks.map(({ what }) => what.length)) + 2;
+  const line = (what: string, cells: readonly string[]) => `${what.padEnd(width)} ${cells.map((cell) => cell.padStart(10)).join(" ")}`;
   const figure = (value: number, unit: string) => `${value.toPrecision(4)} ${unit === "ms/token" ? "ms" : unit}`;
+  const row = ({ what, unit, published, projected, error }: Check) => line(`  ${what}`, [figure(published, unit), figure(projected, unit), signed(error)]);
   const sources = [...new Set(checks.map(({ source }) => source))];
-  return [
-    line("", ["published", "projected", "error"]),
-    ...checks.map(({ what, unit, published, projected, error }) => line(what, [figure(published, unit), figure(projected, unit), `${error > 0 ? "+" : ""}${percent(error)}`])),
-    "",
-    ...sources,
-  ];
+  return [line("", ["published", "projected", "error"]), ...sources.flatMap((one) => [`${one}:`, ...checks.filter(({ source }) => source === one).map(row)])];
 }
 
-function profileLines({ name, sources, peaks, ...figuresOf }: Hardware): string[] {
-  const figure = (field: string, value: string) => `  ${field.padEnd(13)} ${value.padEnd(44)} ${sources[field] ?? ""}`;
+const signed = (share: number) => `${share > 0 ? "+" : ""}${percent(share)}`;
+
+function profileLines({ name, sources, unverified = [], peaks, ...figuresOf }: Hardware): string[] {
+  const figure = (field: string, value: string) => `  ${field.padEnd(13)} ${value.padEnd(51)} ${unverified.includes(field) ? "UNVERIFIED: " : ""}${sources[field] ?? ""}`;
   const rates = Object.entries(peaks).map(([format, rate]) => `${format} ${rate}`);
   return [name, figure("peaks", `${rates.join(", ")} TFLOPS`), ...Object.entries(figuresOf).map(([field, value]) => figure(field, String(value)))];
 }

@@ -4,8 +4,8 @@ import { Ops } from "../../tensor/ops.ts";
 import type { Spread } from "../../tensor/wasm/measure.ts";
 import { BACKENDS, createKernels } from "../backend.ts";
 import { pass } from "../bench.ts";
-import { asHardware, CACHE_FACTOR, type Machine, measureMachine, PEAK_FORMATS } from "../hardware/measure-machine.ts";
-import { type ChosenPhase, fastestPhases, placeSteps, roofOf, RULES } from "../hardware/roofline.ts";
+import { asHardware, CACHE_FACTOR, type Machine, measureMachine, measureSpeeds, PEAK_FORMATS, twice, type Twice, withBest } from "../hardware/measure-machine.ts";
+import { type AboveRoof, type ChosenPhase, fastestPhases, placeSteps, roofOf, RULES } from "../hardware/roofline.ts";
 import { count, formatMs, percent } from "../report.ts";
 import { scalarOnly } from "../schemes.ts";
 import { modelFor } from "./bench.ts";
@@ -53,8 +53,12 @@ export const roofline: Command = {
     try {
       const schemes = await schemesFrom(bySource, io);
       const options = { threads, scalarOnly: scalarOnly(schemes) };
+      progress(io)?.("measuring the machine");
+      const earlier = await measureSpeeds(backend, options);
       const run = await timed(bySource, io, given, { backend, options, schemes });
-      const machine = await measureMachine(backend, { ...options, onProgress: progress(io) });
+      const later = await measureMachine(backend, { ...options, onProgress: progress(io) });
+      const machine = withBest(later, earlier);
+      const measuredTwice = twice(earlier, later);
       if (io.interactive) io.err("\r\x1b[K");
       const hardware = asHardware(machine);
       file?.write(`${JSON.stringify(hardware, null, 2)}\n`);
@@ -63,9 +67,9 @@ export const roofline: Command = {
       const roof = roofOf(machine);
       const phases = fastestPhases(run.rounds.map((records) => placeSteps(records, roof)));
       const facts = { model: run.name, backend: machine.backend, threads: machine.threads, ...given };
-      if (flag(values, "json")) return await io.out(`${JSON.stringify({ ...facts, machine, hardware, rules: RULES, phases }, null, 2)}\n`);
+      if (flag(values, "json")) return await io.out(`${JSON.stringify({ ...facts, machine, measuredTwice, hardware, rules: RULES, phases }, null, 2)}\n`);
       const head = `${run.name}: ${given.promptTokens} prompt tokens and ${given.tokens} decoded`;
-      const lines = [...machineLines(machine), "", head, ...Object.values(phases).flatMap((phase) => ["", ...phaseLines(phase, machine)]), "", ...RULES];
+      const lines = [...machineLines(machine), twiceLine(measuredTwice), "", head, ...Object.values(phases).flatMap((phase) => ["", ...phaseLines(phase, machine)]), "", ...RULES];
       await io.out(`${lines.join("\n")}\n`);
     } finally {
       file?.discard();
@@ -134,11 +138,26 @@ function machineLines({ backend, threads, parallelism, simd, relaxedDot, overhea
   ];
 }
 
+function twiceLine(figures: readonly Twice[]): string {
+  const apart = Math.max(...figures.map(({ before, after }) => Math.max(before, after) / Math.min(before, after) - 1));
+  const each = figures.map(({ what, before, after }) => `${what} ${before.toFixed(1)} and ${after.toFixed(1)} ${what === "memory" ? "GB/s" : "GOPS"}`);
+  return `best before and after the steps, of which the better counts: ${each.join(", ")}; up to ${percent(apart)} apart`;
+}
+
+/** What the rows above their own roofs mean, once. */
+function aboveLines({ ops, timeShare, most }: AboveRoof): string[] {
+  if (ops.length === 0) return [];
+  return [
+    `  above their own roofs, by up to ${percent(most - 1)}: ${ops.join(", ")} (${percent(timeShare)} of the ops' time): the roof was measured too low, as happens while other programs run,` +
+      " or what these ops read lay in a nearer cache; run again when the machine is idle",
+  ];
+}
+
 const signed = (share: number) => `${share > 0 ? "+" : ""}${percent(share)}`;
 
-function phaseLines({ phase, steps, stepMs, opsMs, spread, roofMs, withOverheadMs, error, errorWithOverhead, mbu, mfu, boundShares, ops }: ChosenPhase, { overheadNs }: Machine): string[] {
+function phaseLines({ phase, steps, stepMs, opsMs, spread, roofMs, withOverheadMs, error, errorWithOverhead, mbu, mfu, boundShares, above, ops }: ChosenPhase, { overheadNs }: Machine): string[] {
   const calls = ops.reduce((sum, op) => sum + op.calls, 0) / steps;
-  const line = (name: string, cells: readonly string[]) => `${name.padEnd(16)} ${cells.map((cell, i) => (i < 2 ? cell.padEnd(10) : cell.padStart(i === 10 ? 11 : 9))).join(" ")}`;
+  const line = (name: string, cells: readonly string[]) => `${name.padEnd(16)} ${cells.map((cell, i) => (i < 2 ? cell.padEnd(i === 0 ? 11 : 10) : cell.padStart(i === 10 ? 11 : 9))).join(" ")}`;
   const time = ops.reduce((sum, { ms }) => sum + ms, 0);
   return [
     `${phase}: ${count(steps)} step${steps === 1 ? "" : "s"}, measured ${formatMs(stepMs)} each (median ${formatMs(spread.median)}, slowest ${formatMs(spread.highest)}), ${formatMs(opsMs)} of it inside ops`,
@@ -150,7 +169,8 @@ function phaseLines({ phase, steps, stepMs, opsMs, spread, roofMs, withOverheadM
         ...[op.kind, op.dtype, count(op.calls), percent(time === 0 ? 0 : op.ms / time), op.intensity.toFixed(2)],
         ...[op.gbPerSecond, op.roofGBs, op.gflops, op.roofGflops].map((value) => value.toFixed(2)),
         ...[percent(op.share), op.bound],
-      ]),
+      ]) + (op.aboveRoof ? "  above its roof" : ""),
     ),
+    ...aboveLines(above),
   ];
 }

@@ -14,14 +14,16 @@ export interface EnergyTable {
 
 /**
  * Mark Horowitz, "Computing's energy problem (and what we can do about it)", ISSCC 2014, 45 nm, 0.9 V. Multiply and add: fp32 3.7 + 0.9 pJ,
- * fp16 1.1 + 0.4, int8 0.2 + 0.1 (the addition in 32 bits); 8 bytes from a cache of 1 MB 100 pJ, from DRAM 1.3 to 2.6 nJ (the middle is
- * taken). The paper has no int4: a quarter of int8's multiplication is assumed. Newer processes and HBM need less: edit the table.
+ * fp16 1.1 + 0.4, int8 0.2 + 0.1 (the addition in 32 bits); 64 bits from a cache of 1 MB 100 pJ, from DRAM 1.3 to 2.6 nJ (the middle is
+ * taken). Read at gist.github.com/V0XNIHILI/2b6fa61edd4c06d9ffce5551065124c1, which copies the table, and for the width of an access in table
+ * 3 of PMC8934428, which cites it. The paper has no int4: a quarter of int8's multiplication is assumed. That DRAM's figure is for 64 bits
+ * too was not found in words. Newer processes and HBM need less: edit the table.
  */
 export const HOROWITZ_2014: EnergyTable = {
   flop: { fp32: 2.3, fp16: 0.75, int8: 0.15, int4: 0.075 },
   cacheByte: 12.5,
   dramByte: 243.75,
-  source: "Horowitz, ISSCC 2014 (45 nm)",
+  source: "Horowitz, ISSCC 2014 (45 nm); int4 a quarter of int8's multiplication, and DRAM's 1.95 nJ for 64 bits, are assumptions",
 };
 
 /** Joules by class. */

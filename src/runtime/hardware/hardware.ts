@@ -20,6 +20,8 @@ export interface Hardware {
   readonly launchUs?: number;
   /** Where each figure comes from, by field name. */
   readonly sources: Readonly<Record<string, string>>;
+  /** Fields whose figures were not found in any source that could be read. */
+  readonly unverified?: readonly string[];
 }
 
 /** Operations per second in a format: the device's own, or that of the next wider format it multiplies. */
@@ -33,7 +35,7 @@ export function peakOf({ peaks }: Hardware, arithmetic: Arithmetic): number {
 
 const REQUIRED = ["bandwidthGBs", "capacityGB"] as const;
 const OPTIONAL = ["linkGBs", "cacheMB", "tdpWatts", "launchUs"] as const;
-const FIELDS: readonly string[] = ["name", ...REQUIRED, "peaks", ...OPTIONAL, "sources"];
+const FIELDS: readonly string[] = ["name", ...REQUIRED, "peaks", ...OPTIONAL, "sources", "unverified"];
 
 /**
  * Devices from a user's JSON file: one object, or a list of them, with the fields of Hardware (sources may be left out).
@@ -69,8 +71,15 @@ function device(where: string, item: unknown): Hardware {
 
   const sources = fields.sources === undefined ? {} : record(`${where}: sources`, fields.sources);
   for (const [key, value] of Object.entries(sources)) if (typeof value !== "string") throw new Error(`${where}: sources.${key}: expected a text, found ${show(value)}`);
+  const unverified = fields.unverified === undefined ? {} : { unverified: fieldNames(where, fields.unverified) };
   const { bandwidthGBs = 0, capacityGB = 0, ...rest } = numbers;
-  return { name, bandwidthGBs, capacityGB, ...rest, peaks: { ...peaks, fp32: peaks.fp32! }, sources: sources as Record<string, string> };
+  return { name, bandwidthGBs, capacityGB, ...rest, peaks: { ...peaks, fp32: peaks.fp32! }, sources: sources as Record<string, string>, ...unverified };
+}
+
+function fieldNames(where: string, value: unknown): string[] {
+  const figures: readonly string[] = [...REQUIRED, "peaks", ...OPTIONAL];
+  if (Array.isArray(value) && value.every((name) => figures.includes(name))) return value as string[];
+  throw new Error(`${where}: unverified: expected a list of ${figures.join(", ")}, found ${show(value)}`);
 }
 
 function record(where: string, value: unknown): Record<string, unknown> {

@@ -26,8 +26,14 @@ export interface PeakSpeed {
   readonly gops: Spread;
 }
 
+/** What some threads reach. */
+export interface Speeds {
+  readonly read: readonly ReadSpeed[];
+  readonly peaks: readonly PeakSpeed[];
+}
+
 /** What this machine does at best with memwall's kernels: all of it measured. */
-export interface Machine {
+export interface Machine extends Speeds {
   readonly backend: string;
   /** Threads of the last rows of `read` and `peaks`: all that were asked for. */
   readonly threads: number;
@@ -42,8 +48,6 @@ export interface Machine {
   readonly overheadNs: number;
   /** The largest size read by all threads at `CACHE_FACTOR` times the memory's speed or faster; 0 if none is. */
   readonly cacheBytes: number;
-  readonly read: readonly ReadSpeed[];
-  readonly peaks: readonly PeakSpeed[];
 }
 
 /** Sizes that are read: those of caches, and one that is memory on any machine. */
@@ -71,8 +75,9 @@ export async function measureMachine(backend: Backend, { onProgress, ...options 
       onProgress?.(`measuring ${threads} of ${all.threads} threads`);
       const kernels = threads === all.threads ? all : await createKernels(backend, { ...options, threads });
       try {
-        for (const bytes of READ_SIZES) read.push({ threads, ...readSpeed(kernels, bytes) });
-        for (const format of PEAK_FORMATS) peaks.push({ threads, format, gops: peakSpeed(kernels, format) });
+        const speeds = speedsOf(kernels);
+        read.push(...speeds.read);
+        peaks.push(...speeds.peaks);
       } finally {
         if (kernels !== all) kernels.close();
       }
@@ -83,6 +88,55 @@ export async function measureMachine(backend: Backend, { onProgress, ...options 
   } finally {
     all.close();
   }
+}
+
+/** What all threads reach now, so that a later measurement can be held against it. About two seconds. */
+export async function measureSpeeds(backend: Backend, options: BackendOptions = {}): Promise<Speeds> {
+  const kernels = await createKernels(backend, options);
+  try {
+    return speedsOf(kernels);
+  } finally {
+    kernels.close();
+  }
+}
+
+function speedsOf(kernels: Kernels): Speeds {
+  const { threads } = kernels;
+  return {
+    read: READ_SIZES.map((bytes) => ({ threads, ...readSpeed(kernels, bytes) })),
+    peaks: PEAK_FORMATS.map((format) => ({ threads, format, gops: peakSpeed(kernels, format) })),
+  };
+}
+
+/** The machine with the faster of two measurements in each place: whatever else runs on it only slows. */
+export function withBest(machine: Machine, earlier: Speeds): Machine {
+  const read = machine.read.map((one) => {
+    const before = earlier.read.find(({ threads, bytes }) => threads === one.threads && bytes === one.bytes);
+    return before && before.gbPerSecond.highest > one.gbPerSecond.highest ? before : one;
+  });
+  const peaks = machine.peaks.map((one) => {
+    const before = earlier.peaks.find(({ threads, format }) => threads === one.threads && format === one.format);
+    return before && before.gops.highest > one.gops.highest ? before : one;
+  });
+  return { ...machine, read, peaks, cacheBytes: cacheSize(read, machine.threads) };
+}
+
+/** A figure of all threads before and after the steps. */
+export interface Twice {
+  readonly what: string;
+  readonly before: number;
+  readonly after: number;
+}
+
+/** The ceilings of two measurements side by side: reads from memory in 10^9 bytes per second, products in 10^9 operations per second. */
+export function twice(earlier: Speeds, { threads, read, peaks }: Machine): Twice[] {
+  const last = <T extends { readonly threads: number }>(rows: readonly T[]) => rows.filter((one) => one.threads === threads);
+  const memory = (rows: readonly ReadSpeed[]) => last(rows).reduce((most, one) => (one.bytes > most.bytes ? one : most)).gbPerSecond.highest;
+  const peak = (rows: readonly PeakSpeed[], format: PeakFormat) => last(rows).find((one) => one.format === format)!.gops.highest;
+  return [
+    { what: "memory", before: memory(earlier.read), after: memory(read) },
+    ...PEAK_FORMATS.map((format) => ({ what: format, before: peak(earlier.peaks, format), after: peak(peaks, format) })),
+  ];
 }
 
 /** How kernels multiply. */

@@ -19,8 +19,9 @@ export type RooflineBound = "memory" | "arithmetic" | "overhead";
 /** Rules of the placement, for people. */
 export const RULES: readonly string[] = [
   "roof: min(peak, flops/byte x bandwidth), peak of the op's number format; an op takes at least max(bytes / bandwidth, flops / peak)",
-  "fastest against fastest: the roof is the best that was measured, the steps are those of the fastest repetition, for other programs only slow them",
+  "fastest against fastest: the roof is the better of two measurements, before and after the steps, which are those of the fastest repetition, for other programs only slow",
   "bandwidth: weights and KV come from the cache if all that the step reads of them fits there, activations if the op's own do; else from memory",
+  "above: an op cannot be faster than its roof, so that one which is shows a roof that was measured too low, or data from a cache nearer than the roof assumes",
   "overhead: the call took more than twice its roof, and its roof is less than what an op without work takes",
 ];
 
@@ -49,7 +50,18 @@ export interface PlacedOp {
   readonly roofGflops: number;
   /** Share of its own roof that it reached: roofMs / ms. */
   readonly share: number;
+  /** It was faster than its own roof: the roof is too low. */
+  readonly aboveRoof: boolean;
   readonly bound: RooflineBound;
+}
+
+/** Ops that were faster than their own roofs. */
+export interface AboveRoof {
+  readonly ops: readonly string[];
+  /** Their share of the ops' time. */
+  readonly timeShare: number;
+  /** The largest share of its roof that one reached, above 1; 0 where none did. */
+  readonly most: number;
 }
 
 export interface PlacedPhase {
@@ -70,6 +82,7 @@ export interface PlacedPhase {
   /** Bytes per second over the memory's, and linears' and attention's flops per second over the peak of the linears' format. */
   readonly mbu: number;
   readonly mfu: number;
+  readonly above: AboveRoof;
   /** Shares of the ops' time by what binds them. */
   readonly boundShares: Readonly<Record<RooflineBound, number>>;
   /** The op that takes most of the time first. */
@@ -178,6 +191,7 @@ function placePhase(phase: Phase, steps: readonly (readonly OpRecord[])[], roof:
     ...{ error: ratio(roofNs, tookNs) - 1, errorWithOverhead: ratio(roofNs + overhead, tookNs) - 1 },
     mbu: ratio(bytes, tookNs) / roof.memoryGBs,
     mfu: ratio(products.reduce((sum, op) => sum + op.flops, 0), tookNs) / roof.gops[linear ? peakFormat(linear) : "f32"],
+    above: aboveRoof(ops),
     boundShares: { memory: shareOf("memory"), arithmetic: shareOf("arithmetic"), overhead: shareOf("overhead") },
     ops,
   };
@@ -194,8 +208,15 @@ function placed(phase: Phase, { first, calls, flops, bytes, ns, memory, arithmet
     ...{ gbPerSecond: ratio(bytes, ns), gflops: ratio(flops, ns) },
     ...{ roofGBs, peakGflops, roofGflops: Math.min(peakGflops, intensity * roofGBs) },
     share: ratio(roofNs, ns),
+    aboveRoof: roofNs > ns,
     bound: small ? "overhead" : arithmetic > memory ? "arithmetic" : "memory",
   };
+}
+
+function aboveRoof(ops: readonly PlacedOp[]): AboveRoof {
+  const above = ops.filter((op) => op.aboveRoof);
+  const ms = (of: readonly PlacedOp[]) => of.reduce((sum, op) => sum + op.ms, 0);
+  return { ops: above.map(({ name }) => name), timeShare: ratio(ms(above), ms(ops)), most: above.reduce((most, { share }) => Math.max(most, share), 0) };
 }
 
 const ratio = (a: number, b: number) => (b === 0 ? 0 : a / b);

@@ -39,11 +39,21 @@ describe("run.ts project", () => {
   });
 
   it("shows the published figures", () => {
-    expect(cli(["project", "--published"]).out).toMatch(/^decode speed-up +10\.40 x +\d\.\d+ x +-\d+\.\d %$/m);
+    const { out } = cli(["project", "--published"]);
+    expect(out).toMatch(/^ {2}decode speed-up +10\.41 x +\d\.\d+ x +-\d+\.\d %$/m);
+    expect(out).toMatch(/^SARATHI, table 4 .*:\n {2}decode speed-up, sequences of 1024 +5\.450 x/m);
   });
 
   it("shows its profiles", () => {
-    expect(cli(["project", "--profiles"]).out).toMatch(/^rtx-4090\n {2}peaks .*Ada/m);
+    const { out } = cli(["project", "--profiles"]);
+    expect(out).toMatch(/^rtx-4090\n {2}peaks .*waredb/m);
+    expect(out).toMatch(/^ {2}bandwidthGBs +204\.8 +UNVERIFIED: /m);
+  });
+
+  it("says which figures of a projection no source was found for", () => {
+    const args = ["project", "--shape", "stories260k", "--hw", "orin,a100-80g", ...SMALL];
+    expect(cli(args).out).toMatch(/^Unverified: orin's bandwidthGBs \(.+\)\.$/m);
+    expect(cliJson<{ unverified: Record<string, string[]> }>(args).unverified).toEqual({ orin: ["bandwidthGBs"] });
   });
 });
 

@@ -5,7 +5,7 @@ import { afterAll, describe, expect, it } from "vitest";
 import { type Io, UsageError, type Values } from "../../../src/runtime/commands/command.ts";
 import { roofline } from "../../../src/runtime/commands/roofline.ts";
 import { parseHardware } from "../../../src/runtime/hardware/hardware.ts";
-import type { Machine } from "../../../src/runtime/hardware/measure-machine.ts";
+import type { Machine, Twice } from "../../../src/runtime/hardware/measure-machine.ts";
 import type { ChosenPhase } from "../../../src/runtime/hardware/roofline.ts";
 import type { StepCheck } from "../../../src/runtime/hardware/check-here.ts";
 import { cli, cliJson } from "../../support/cli.ts";
@@ -26,7 +26,7 @@ function positive(values: Readonly<Record<string, number>>): void {
 // They measure: half a minute on a busy machine.
 describe("run.ts roofline", { timeout: 60_000 }, () => {
   it("measures the machine and places every op of a prefill and a decode", () => {
-    const found = cliJson<{ machine: Machine; phases: Record<"prefill" | "decode", ChosenPhase>; rules: string[] }>(["roofline", ...SMALL, "--repeat", "2", "--out", OUT]);
+    const found = cliJson<{ machine: Machine; phases: Record<"prefill" | "decode", ChosenPhase>; rules: string[]; measuredTwice: Twice[] }>(["roofline", ...SMALL, "--repeat", "2", "--out", OUT]);
     const { machine, phases } = found;
     const counts = [...new Set(machine.read.map(({ threads }) => threads))];
     expect(counts[0]).toBe(1);
@@ -34,6 +34,12 @@ describe("run.ts roofline", { timeout: 60_000 }, () => {
     expect(machine.peaks.map(({ format }) => format)).toEqual(counts.flatMap(() => ["int8", "int4", "f32"]));
     for (const { gbPerSecond } of machine.read) positive({ ...gbPerSecond });
     for (const { gops } of machine.peaks) positive({ ...gops });
+    expect(found.measuredTwice.map(({ what }) => what)).toEqual(["memory", "int8", "int4", "f32"]);
+    for (const { what, before, after } of found.measuredTwice) {
+      positive({ before, after });
+      const rows = what === "memory" ? machine.read.map(({ threads, gbPerSecond }) => ({ threads, speed: gbPerSecond })) : machine.peaks.filter(({ format }) => format === what).map(({ threads, gops }) => ({ threads, speed: gops }));
+      expect(rows.filter(({ threads }) => threads === machine.threads).at(-1)!.speed.highest).toBe(Math.max(before, after));
+    }
     positive({ overheadNs: machine.overheadNs, memoryBytes: machine.memoryBytes });
     expect(found.rules.join("\n")).toMatch(/overhead:/);
 
@@ -45,6 +51,7 @@ describe("run.ts roofline", { timeout: 60_000 }, () => {
       expect(error).toBeCloseTo(roofMs / stepMs - 1, 9);
       expect(boundShares.memory + boundShares.arithmetic + boundShares.overhead).toBeCloseTo(1, 9);
       expect(ops.map(({ name }) => name)).toEqual(expect.arrayContaining(["attn_q", "attention", "ffn_down", "output", "sample"]));
+      expect(phase.above.ops).toEqual(ops.filter(({ share }) => share > 1).map(({ name }) => name));
       for (const { calls, bytes, ms, share, roofGBs, peakGflops } of ops) positive({ calls, bytes, ms, share, roofGBs, peakGflops });
     }
     // Five layers, four steps; decode is matrix times vector.
@@ -66,7 +73,9 @@ describe("run.ts roofline", { timeout: 60_000 }, () => {
     expect(out).toMatch(/^this machine: scalar kernels on 1 of \d+ threads; /);
     expect(out).toMatch(/^decode: 4 steps, measured /m);
     expect(out).toMatch(/projected from the roof [\d.]+ m?s: error [+-]?[\d.]+ %; with /);
-    expect(out).toMatch(/^output +gemv +f32 +4 .* (memory|arithmetic|overhead)$/m);
+    expect(out).toMatch(/^output +gemv +f32 +4 .* (memory|arithmetic|overhead)( {2}above its roof)?$/m);
+    expect(out).toMatch(/^best before and after the steps, of which the better counts: memory [\d.]+ and [\d.]+ GB\/s, int8 .* apart$/m);
+    expect(/above its roof$/m.test(out)).toBe(/above their own roofs, by up to/.test(out));
   });
 
   it.each<[Values, RegExp]>([

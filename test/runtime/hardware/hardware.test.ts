@@ -25,6 +25,8 @@ describe("a user's hardware", () => {
     ["an unknown peak", { ...FINE, peaks: { fp32: 1, fp64: 1 } }, "mine.json: peaks.fp64: unknown field, expected fp32, fp16, int8, int4"],
     ["an unknown field", { ...FINE, bandwith: 1 }, "mine.json: bandwith: unknown field, expected name, bandwidthGBs"],
     ["a source that is a number", { ...FINE, sources: { name: 1 } }, "mine.json: sources.name: expected a text, found 1"],
+    ["an unverified figure that it has not", { ...FINE, unverified: ["speed"] }, `mine.json: unverified: expected a list of bandwidthGBs, capacityGB, peaks, linkGBs, cacheMB, tdpWatts, launchUs, found ["speed"]`],
+    ["unverified as a text", { ...FINE, unverified: "peaks" }, `mine.json: unverified: expected a list of`],
     ["the second of a list", [FINE, { ...FINE, linkGBs: 0 }], "mine.json: [1]: linkGBs: expected a positive number, found 0"],
   ])("with %s is refused by the field's name", (_, value, message) => {
     expect(() => parse(value)).toThrow(message);
@@ -38,8 +40,12 @@ describe("a user's hardware", () => {
 describe("built-in hardware", () => {
   it("has a source for every figure, and unique names", () => {
     expect(new Set(HARDWARE_NAMES).size).toBe(HARDWARE.length);
-    for (const { name, sources, ...figures } of HARDWARE) {
+    for (const { name, sources, unverified = [], ...figures } of HARDWARE) {
       for (const field of Object.keys(figures)) expect(sources[field], `${name}: ${field}`).toMatch(/.{10}/);
+      expect(Object.keys(figures), name).toEqual(expect.arrayContaining([...unverified, ...Object.keys(sources)]));
+      for (const [field, source] of Object.entries(sources)) {
+        if (!unverified.includes(field)) expect(source, `${name}: ${field}`).toMatch(/\.(com|org|net|jp|se|cn|de|ai|blog)\b|definition|assumption/);
+      }
     }
   });
 

@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { SHAPES } from "../../../src/model/shapes.ts";
 import { checkHere } from "../../../src/runtime/hardware/check-here.ts";
 import { type Hardware, parseHardware } from "../../../src/runtime/hardware/hardware.ts";
-import { asHardware, cacheSize, type Machine, type ReadSpeed, threadCounts } from "../../../src/runtime/hardware/measure-machine.ts";
+import { asHardware, cacheSize, type Machine, type ReadSpeed, threadCounts, twice, withBest } from "../../../src/runtime/hardware/measure-machine.ts";
 import { bandwidthFor, fastestPhases, peakFormat, placeSteps, type Roof, roofOf, roofTimes } from "../../../src/runtime/hardware/roofline.ts";
 import { op, ROUND } from "./support.ts";
 import type { OpRecord } from "../../../src/tensor/ledger.ts";
@@ -86,6 +86,23 @@ describe("a measured roof", () => {
     expect(roof.gops.int8).toBeCloseTo(660, 9);
   });
 
+  it("is the better of two measurements, place by place, and says how far they are apart", () => {
+    const faster = reads(2, { 1000: 90, 10_000: 60, 1_000_000: 50 });
+    const earlier = { read: faster, peaks: MACHINE.peaks.filter(({ threads }) => threads === 2).map((one) => ({ ...one, gops: flat(one.format === "f32" ? 400 : 1) })) };
+    const best = withBest(MACHINE, earlier);
+    const of = (threads: number) => best.read.filter((one) => one.threads === threads).map(({ gbPerSecond }) => gbPerSecond.median);
+    expect([of(1), of(2)]).toEqual([[60, 30, 10], [100, 60, 50]]);
+    expect(best.peaks.map(({ gops }) => gops.median)).toEqual([300, 200, 100, 600, 400, 400]);
+    // At 50 GB/s from memory, the second size counts as memory too.
+    expect([MACHINE.cacheBytes, best.cacheBytes]).toEqual([10_000, 1000]);
+    expect(twice(earlier, MACHINE).map(({ what, before, after }) => [what, Math.round(before), Math.round(after)])).toEqual([
+      ["memory", 55, 22],
+      ["int8", 1, 660],
+      ["int4", 1, 440],
+      ["f32", 440, 220],
+    ]);
+  });
+
   it("is a device for --hw that survives its own JSON", () => {
     const device = asHardware(MACHINE);
     expect(device).toMatchObject({ name: "this", capacityGB: 4, cacheMB: 0.01, launchUs: 2 });
@@ -116,6 +133,15 @@ describe("placed ops", () => {
     expect(placed.gemv.share).toBeCloseTo(0.5, 12);
     expect(placed.gemm).toMatchObject({ bound: "arithmetic", roofGflops: 1000, gflops: 500 });
     expect(placed.gemm.share).toBeCloseTo(0.5, 12);
+  });
+
+  it("say so where they were faster than their own roof", () => {
+    expect(decode.ops.some(({ aboveRoof }) => aboveRoof)).toBe(false);
+    expect(decode.above).toEqual({ ops: [], timeShare: 0, most: 0 });
+    const [fast] = placeSteps(records(1, "decode", [{ ...step[0], ns: 8000 }, step[1]]), ROOF);
+    expect(fast.ops.map(({ kind, aboveRoof }) => [kind, aboveRoof])).toEqual([["gemm", false], ["gemv", true]]);
+    // 10 us at the roof, 8 us taken, of 48 us in all.
+    expect(fast.above).toEqual({ ops: ["gemv"], timeShare: expect.closeTo(8 / 48, 9) as number, most: expect.closeTo(1.25, 2) as number });
   });
 
   it("are bound by overhead only where they are small and slow", () => {

@@ -15,7 +15,7 @@ export function breakdownSection({ breakdown: { shares, here, published } }: Rep
   const two = (share: number) => `${(share * 100).toFixed(2)} %`;
   const see =
     `This run spends ${percent(here.gemvTime)} of its time in matrix times vector and ${percent(here.gemmTime)} in matrix times matrix; ` +
-    `Samsung's analysis of GPT workloads (Hot Chips 35, 2023) found ${two(published.gemvTime)} and ${two(published.gemmTime)}, for a model, lengths and a machine that it does not name.`;
+    `Samsung's analysis of GPT workloads (Hot Chips 35, 2023, as quoted) found ${two(published.gemvTime)} and ${two(published.gemmTime)}, for a model, lengths and a machine that it does not name.`;
   const rows = pairs.flatMap(({ name, own, theirs, colour }): BarRow[] => [
     { label: `${name}: this run`, value: two(own), parts: [{ size: own * 100, colour }] },
     { label: `${name}: published`, value: two(theirs), parts: [{ size: theirs * 100, colour: "c5" }] },
