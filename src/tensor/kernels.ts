@@ -57,12 +57,20 @@ export interface AttentionShape {
   readonly headDim: number;
   /** Factor on q.k, usually 1 / sqrt(headDim). */
   readonly scale: number;
+  /** Bends scores smoothly into (-softCap, softCap): softCap * tanh(score / softCap), after `scale` (Gemma 2). */
+  readonly softCap?: number;
+  /** By head: a key's score falls by this much for each position that it lies before the query (ALiBi, Press et al. 2021); after the cap. */
+  readonly slopes?: Float32Array;
 }
 
 /** Which elements rotate together: `interleaved` pairs (2i, 2i+1) as in Llama's own code, `halves` pairs (i, i + n/2) as in GPT-NeoX. */
 export type RopeStyle = "interleaved" | "halves";
 
-export type Activation = "silu" | "gelu";
+/** `relu2`: the square of max(0, x) (So et al. 2021). */
+export type Activation = "silu" | "gelu" | "relu2";
+
+/** What `adjust` makes of every value x: x * by, by * tanh(x / by), or x no further than `by` from 0. */
+export type Adjustment = "scale" | "cap" | "clamp";
 
 /** Takes a weight matrix a few rows at a time, in order, and ends in the layout that its kernels like best. */
 export interface WeightPacker {
@@ -114,7 +122,10 @@ export interface Kernels {
   embed(out: Tensor, table: Tensor, ids: Int32Array): void;
   /** out[i] = x[ids[i]]. */
   gather(out: Tensor, x: Tensor, ids: Int32Array): void;
-  /** Every run of weight.cols values: out = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019). out may be x. */
+  /**
+   * Every run of weight.cols values: out = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019). out may be x. The rows of a weight
+   * [heads, n] take turns.
+   */
   rmsNorm(out: Tensor, x: Tensor, weight: Tensor, eps: number): void;
   /** out = (x - mean) / sqrt(var + eps) * weight (+ bias) (Ba et al. 2016). */
   layerNorm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): void;
@@ -139,6 +150,8 @@ export interface Kernels {
   gated(out: Tensor, gate: Tensor, up: Tensor, activation: Activation): void;
   /** x = act(x). */
   activate(x: Tensor, activation: Activation): void;
+  /** Every value of x, in place. */
+  adjust(x: Tensor, how: Adjustment, by: number): void;
   /** x += y. */
   add(x: Tensor, y: Tensor): void;
   /** Ends threads, if there are any. */

@@ -1,5 +1,5 @@
 import { Arena } from "./arena.ts";
-import type { Activation, AttentionShape, Kernels, KvPage, RopeStyle, Segment } from "./kernels.ts";
+import type { Activation, Adjustment, AttentionShape, Kernels, KvPage, RopeStyle, Segment } from "./kernels.ts";
 import type { Ledger, OpCost, OpKind } from "./ledger.ts";
 import { keyColumns, visiblePairs, visiblePositions } from "./segments.ts";
 import type { Tensor } from "./tensor.ts";
@@ -188,6 +188,14 @@ export class Ops {
     return x;
   }
 
+  /** Every value scaled, capped or clamped, in place: 1 flop a value, with a cap 3. */
+  adjust(name: string, x: Tensor, how: Adjustment, by: number): Tensor {
+    const started = this.start();
+    this.kernels.adjust(x, how, by);
+    this.plain(name, "elementwise", x, x.bytes, (how === "cap" ? 3 : 1) * x.rows * x.cols, started);
+    return x;
+  }
+
   /** x += y, the residual stream; 1 flop a value. */
   add(name: string, x: Tensor, y: Tensor): void {
     if (x.rows !== y.rows || x.cols !== y.cols) mismatch(name, `x [${x.shape}] and y [${y.shape}]`);
@@ -239,7 +247,7 @@ export class Ops {
   }
 
   private normOutput(name: string, x: Tensor, weight: Tensor): Tensor {
-    if (x.cols % weight.cols !== 0) mismatch(name, `x [${x.shape}] and weight [${weight.shape}]`);
+    if (x.cols % (weight.rows * weight.cols) !== 0) mismatch(name, `x [${x.shape}] and weight [${weight.shape}]`);
     return this.arena.take(name, x.shape);
   }
 

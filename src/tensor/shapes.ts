@@ -30,6 +30,7 @@ export function shapeKernels(): Kernels {
     attentionMix: nothing,
     gated: nothing,
     activate: nothing,
+    adjust: nothing,
     add: nothing,
     close: nothing,
   };

@@ -26,6 +26,13 @@ export function kvWrite(k: Tensor, v: Tensor, segments: readonly Segment[], laye
   }
 }
 
+/** What becomes of a score, given how far its key lies before the query; undefined where nothing does. */
+function bending({ softCap, slopes }: AttentionShape, head: number): ((score: number, distance: number) => number) | undefined {
+  if (softCap === undefined && !slopes) return undefined;
+  const slope = slopes ? slopes[head] : 0;
+  return (score, distance) => (softCap === undefined ? score : softCap * Math.tanh(score / softCap)) - slope * distance;
+}
+
 /** The running maximum, sum and weighted values of one query and head over the tiles seen so far. */
 interface Running {
   max: number;
@@ -40,7 +47,7 @@ interface Running {
  * query cuts them, whatever the batch looks like, so the result for a row does not depend on its neighbours.
  */
 export function attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape, sinkQ = q): void {
-  const { nHeads, nKvHeads, headDim, scale } = shape;
+  const { nHeads, nKvHeads, headDim } = shape;
   const perKv = nHeads / nKvHeads;
   const mix = new Float64Array(headDim);
   for (const segment of segments) {
@@ -48,12 +55,15 @@ export function attention(out: Tensor, q: Tensor, segments: readonly Segment[], 
     const pageSize = pageSizeOf(page);
     const running: Running = { max: 0, sum: 0, mix, scores: new Float64Array(pageSize) };
     const [dot, mixRow] = [ROW_DOT[formatOf(page.k)], ROW_MIX[formatOf(page.v)]];
-    const walk = (query: Float32Array, at: number, kvHead: number, from: number, to: number) => {
+    const walk = (query: Float32Array, at: number, head: number, position: number, from: number, to: number) => {
+      const kvHead = Math.floor(head / perKv);
+      const bend = bending(shape, head);
       for (let first = from; first < to; ) {
         const slot = first % pageSize;
         const count = Math.min(pageSize - slot, to - first);
         const tilePage = pageOf(segment, first);
-        tile(running, query, at, tilePage, rowOf(tilePage, layer, kvHead, slot), count, scale, dot, mixRow);
+        const distances = bend && { bend, first: position - first };
+        tile(running, query, at, tilePage, rowOf(tilePage, layer, kvHead, slot), count, shape.scale, dot, mixRow, distances);
         first += count;
       }
     };
@@ -62,24 +72,30 @@ export function attention(out: Tensor, q: Tensor, segments: readonly Segment[], 
       const from = windowStart(segment, position);
       for (let head = 0; head < nHeads; head++) {
         const at = ((segment.row + i) * nHeads + head) * headDim;
-        const kvHead = Math.floor(head / perKv);
         running.max = -Infinity;
         running.sum = 0;
         mix.fill(0);
-        if (from > 0) walk(sinkQ.f32, at, kvHead, 0, segment.window!.sinks);
-        walk(q.f32, at, kvHead, from, position + 1);
+        if (from > 0) walk(sinkQ.f32, at, head, segment.window!.sinks + segment.window!.size - 1, 0, segment.window!.sinks);
+        walk(q.f32, at, head, position, from, position + 1);
         for (let d = 0; d < headDim; d++) out.f32[at + d] = mix[d] / running.sum;
       }
     }
   }
 }
 
+/** How a tile's scores bend, and how far its first key lies before the query. */
+interface Distances {
+  readonly bend: (score: number, distance: number) => number;
+  readonly first: number;
+}
+
 /** One tile of the online softmax: `count` rows of a page from `row` on. */
-function tile(running: Running, q: Float32Array, at: number, page: KvPage, row: number, count: number, scale: number, dot: RowDot, mixRow: RowMix): void {
+function tile(running: Running, q: Float32Array, at: number, page: KvPage, row: number, count: number, scale: number, dot: RowDot, mixRow: RowMix, distances?: Distances): void {
   const { mix, scores, max } = running;
   let tileMax = max;
   for (let j = 0; j < count; j++) {
     scores[j] = dot(q, at, page.k, row + j) * scale;
+    if (distances) scores[j] = distances.bend(scores[j], distances.first - j);
     if (scores[j] > tileMax) tileMax = scores[j];
   }
   const rescale = Math.exp(max - tileMax);
@@ -96,6 +112,7 @@ function tile(running: Running, q: Float32Array, at: number, page: KvPage, row: 
 /** The textbook's first step: scores [nHeads, queries, key columns] of one segment, -Infinity where a query does not see a key. */
 export function attentionScores(scores: Tensor, q: Tensor, segment: Segment, layer: number, shape: AttentionShape, sinkQ = q): void {
   const { nHeads, nKvHeads, headDim, scale } = shape;
+  const bends = Array.from({ length: nHeads }, (_, head) => bending(shape, head));
   const keys = keyColumns(segment);
   const pageSize = pageSizeOf(segment.pages[0]);
   const dot = ROW_DOT[formatOf(segment.pages[0].k)];
@@ -109,8 +126,9 @@ export function attentionScores(scores: Tensor, q: Tensor, segment: Segment, lay
       for (let c = 0; c < keys; c++, to++) {
         const j = keyPosition(segment, c);
         const page = pageOf(segment, j);
-        const query = j < from ? sinkQ : q;
-        scores.f32[to] = sees(segment, position, j) ? dot(query.f32, at, page.k, rowOf(page, layer, kvHead, j % pageSize)) * scale : -Infinity;
+        const [query, own] = j < from ? [sinkQ, segment.window!.sinks + segment.window!.size - 1] : [q, position];
+        const score = () => dot(query.f32, at, page.k, rowOf(page, layer, kvHead, j % pageSize)) * scale;
+        scores.f32[to] = !sees(segment, position, j) ? -Infinity : (bends[head]?.(score(), own - j) ?? score());
       }
     }
   }

@@ -3,7 +3,7 @@ import type { Tensor } from "../tensor.ts";
 import { zeros } from "../tensor.ts";
 import { attention, attentionMix, attentionScores, kvWrite } from "./attention.ts";
 import { dequantiseRow, linear, quantize } from "./linear.ts";
-import { activate, add, gated, layerNorm, rmsNorm, rope, ropeAngles, softmax } from "./pointwise.ts";
+import { activate, add, adjust, gated, layerNorm, rmsNorm, rope, ropeAngles, softmax } from "./pointwise.ts";
 
 /** Plain loops over typed arrays: the textbook, the kernels that a debugger steps through, and the reference for all others. */
 export function scalarKernels(): Kernels {
@@ -29,6 +29,7 @@ export function scalarKernels(): Kernels {
     attentionMix,
     gated,
     activate,
+    adjust,
     add,
     close: () => {},
   };

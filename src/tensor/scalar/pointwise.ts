@@ -1,14 +1,15 @@
-import type { Activation, RopeStyle } from "../kernels.ts";
+import type { Activation, Adjustment, RopeStyle } from "../kernels.ts";
 import type { Tensor } from "../tensor.ts";
 
-/** Every run of weight.cols values: x / sqrt(mean(x^2) + eps) * weight. out may be x. */
+/** Every run of weight.cols values: x / sqrt(mean(x^2) + eps) * weight, its rows in turn. out may be x. */
 export function rmsNorm(out: Tensor, x: Tensor, weight: Tensor, eps: number): void {
   const [to, from, factors, n] = [out.f32, x.f32, weight.f32, weight.cols];
   for (let at = 0; at < from.length; at += n) {
+    const own = at % factors.length;
     let squares = 0;
     for (let i = at; i < at + n; i++) squares += from[i] * from[i];
     const scale = 1 / Math.sqrt(squares / n + eps);
-    for (let i = 0; i < n; i++) to[at + i] = from[at + i] * scale * factors[i];
+    for (let i = 0; i < n; i++) to[at + i] = from[at + i] * scale * factors[own + i];
   }
 }
 
@@ -16,13 +17,14 @@ export function rmsNorm(out: Tensor, x: Tensor, weight: Tensor, eps: number): vo
 export function layerNorm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): void {
   const n = weight.cols;
   for (let at = 0; at < x.f32.length; at += n) {
+    const own = at % weight.f32.length;
     let sum = 0;
     for (let i = at; i < at + n; i++) sum += x.f32[i];
     const mean = sum / n;
     let squares = 0;
     for (let i = at; i < at + n; i++) squares += (x.f32[i] - mean) ** 2;
     const scale = 1 / Math.sqrt(squares / n + eps);
-    for (let i = 0; i < n; i++) out.f32[at + i] = (x.f32[at + i] - mean) * scale * weight.f32[i] + (bias ? bias.f32[i] : 0);
+    for (let i = 0; i < n; i++) out.f32[at + i] = (x.f32[at + i] - mean) * scale * weight.f32[own + i] + (bias ? bias.f32[own + i] : 0);
   }
 }
 
@@ -76,18 +78,26 @@ const silu = (x: number) => x / (1 + Math.exp(-x));
 /** The tanh form that GPT-2 and Gemma were trained with (Hendrycks and Gimpel 2016). */
 const gelu = (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
 
+const ACTIVATIONS: Readonly<Record<Activation, (x: number) => number>> = { silu, gelu, relu2: (x) => Math.max(0, x) ** 2 };
+
 /** out = act(gate) * up. */
 export function gated(out: Tensor, gate: Tensor, up: Tensor, activation: Activation): void {
-  const act = activation === "silu" ? silu : gelu;
+  const act = ACTIVATIONS[activation];
   const [to, gates, ups] = [out.f32, gate.f32, up.f32];
   for (let i = 0; i < to.length; i++) to[i] = act(gates[i]) * ups[i];
 }
 
 /** x = act(x). */
 export function activate(x: Tensor, activation: Activation): void {
-  const act = activation === "silu" ? silu : gelu;
+  const act = ACTIVATIONS[activation];
   const values = x.f32;
   for (let i = 0; i < values.length; i++) values[i] = act(values[i]);
+}
+
+/** Every value of x scaled by `by`, bent into (-by, by), or cut off there; in place. */
+export function adjust({ f32: values }: Tensor, how: Adjustment, by: number): void {
+  const rule = { scale: (x: number) => x * by, cap: (x: number) => by * Math.tanh(x / by), clamp: (x: number) => Math.min(by, Math.max(-by, x)) }[how];
+  for (let i = 0; i < values.length; i++) values[i] = rule(values[i]);
 }
 
 /** x += y. */

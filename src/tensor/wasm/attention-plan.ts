@@ -34,14 +34,15 @@ function runCount(segment: Segment): number {
 }
 
 /** Turns segments into the kernels' tables, and runs them. */
-export function attentionPlan(device: Device, tables = new Workspace(device, "attention tables"), scratch = new Workspace(device, "attention scratch"), partials = new Workspace(device, "attention partials")) {
+export function attentionPlan(device: Device) {
+  const [tables, scratch, partials, slopeTable] = ["tables", "scratch", "partials", "slopes"].map((what) => new Workspace(device, `attention ${what}`));
   const kernel = device.kernel("attention");
   const mergeKernel = device.kernel("attention_merge");
   const writeKernel = device.kernel("kv_write");
   const scalesOf = ({ scales }: Tensor): number => (scales ? scales.byteOffset : 0);
 
   return {
-    attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, { nHeads, nKvHeads, headDim, scale }: AttentionShape, sinkQ = q): void {
+    attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, { nHeads, nKvHeads, headDim, scale, softCap, slopes }: AttentionShape, sinkQ = q): void {
       if (segments.length === 0) return;
       const pageSize = pageSizeOf(segments[0].pages[0]);
       const perKv = nHeads / nKvHeads;
@@ -133,6 +134,12 @@ export function attentionPlan(device: Device, tables = new Workspace(device, "at
       params[10] = scratchBytes;
       params[11] = state;
       params[13] = device.address(sinkQ);
+      device.paramsF32[14] = softCap ?? 0;
+      params[15] = 0;
+      if (slopes) {
+        params[15] = slopeTable.ensure(slopes.byteLength);
+        new Float32Array(slopeTable.ints.buffer, params[15], slopes.length).set(slopes);
+      }
       const units = itemCount * nKvHeads;
       if (visiblePairs(segments) * nHeads < ALONE) device.run(kernel, units);
       else device.runAll(kernel, units, 1);

@@ -61,7 +61,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
   const linears = linearPlan(device, method);
   const plan = attentionPlan(device);
   const logits = selection(device);
-  const names = ["rms_norm", "layer_norm", "rope_interleaved", "rope_halves", "gated_silu", "gated_gelu", "silu", "gelu", "add", "softmax", "copy"] as const;
+  const names = ["rms_norm", "layer_norm", "rope_interleaved", "rope_halves", "gated_silu", "gated_gelu", "gated_relu2", "silu", "gelu", "relu2", "scale", "cap", "clamp", "add", "softmax", "copy"] as const;
   const kernel = Object.fromEntries(names.map((name) => [name, device.kernel(name)])) as Record<(typeof names)[number], number>;
 
   /** Rows of `width` floats each: on all threads where that pays. */
@@ -76,13 +76,14 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
   };
 
   const norm = (index: number, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): void => {
-    const n = weight.data.length;
+    const n = weight.cols;
     params[0] = device.address(out);
     params[1] = device.address(x);
     params[2] = device.address(weight);
     params[3] = bias ? device.address(bias) : 0;
     params[4] = n;
     paramsF32[5] = eps;
+    params[6] = weight.rows;
     byRows(index, x.data.length / n, n);
   };
 
@@ -131,11 +132,17 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
       params[0] = device.address(out);
       params[1] = device.address(gate);
       params[2] = device.address(up);
-      byFloats(activation === "silu" ? kernel.gated_silu : kernel.gated_gelu, out.data.length);
+      byFloats(kernel[`gated_${activation}`], out.data.length);
     },
     activate(x, activation) {
       params[0] = device.address(x);
-      byFloats(activation === "silu" ? kernel.silu : kernel.gelu, x.data.length);
+      byFloats(kernel[activation], x.data.length);
+    },
+    adjust(x, how, by) {
+      params[0] = device.address(x);
+      paramsF32[1] = by;
+      paramsF32[2] = 1 / by;
+      byFloats(kernel[how], x.data.length);
     },
     add(x, y) {
       params[0] = device.address(x);

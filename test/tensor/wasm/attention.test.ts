@@ -19,6 +19,11 @@ function free(k: Kernels, list: readonly KvPage[]): void {
 }
 
 const same = (a: Tensor, b: Tensor) => a.data.every((value, i) => value === b.data[i]);
+/** A soft cap and slopes by head, each in half of the cases. */
+const bends = (rng: ReturnType<typeof random>, heads: number): Pick<AttentionShape, "softCap" | "slopes"> => ({
+  ...(rng.next() < 0.5 && { softCap: 10 ** (2 * rng.next() - 1) }),
+  ...(rng.next() < 0.5 && { slopes: Float32Array.from({ length: heads }, () => rng.next() / 4) }),
+});
 const scale = (headDim: number) => 1 / Math.sqrt(headDim);
 
 describe("attention", () => {
@@ -26,7 +31,7 @@ describe("attention", () => {
     const rng = random(1);
     for (let round = 0; round < 150; round++) {
       const nKvHeads = rng.int(1, 3);
-      const shape: AttentionShape = { nKvHeads, nHeads: nKvHeads * rng.int(1, 4), headDim: rng.int(1, round % 5 === 0 ? 130 : 40), scale: 0.3 };
+      const shape: AttentionShape = { nKvHeads, nHeads: nKvHeads * rng.int(1, 4), headDim: rng.int(1, round % 5 === 0 ? 130 : 40), scale: 0.3, ...bends(rng, nKvHeads * 4) };
       const [pageSize, nLayers] = [rng.int(1, 32), 2];
       const layer = rng.int(0, 1);
       const specs = Array.from({ length: rng.int(1, 3) }, () => ({ start: round % 10 === 0 ? rng.int(200, 600) : rng.int(0, 40), length: rng.next() < 0.4 ? 1 : rng.int(1, 30) }));
@@ -108,10 +113,12 @@ describe("attention", () => {
       scalar.kvWrite(copy(k), copy(v), [{ ...segment, pages: reference }], 0, shape);
       const out = kernels.alloc("f32", q.shape);
       const wanted = zeros("f32", q.shape);
-      for (const window of [undefined, { size: 8, sinks: 2 }]) {
-        kernels.attention(out, q, [{ ...segment, pages: mine, window }], 0, shape);
-        scalar.attention(wanted, copy(q), [{ ...segment, pages: reference, window }], 0, shape);
-        expect(worstRow(out, wanted)).toBeLessThan(1e-5);
+      for (const window of [undefined, { size: 8, sinks: 2 }, { size: 8, sinks: 0 }]) {
+        for (const bent of [shape, { ...shape, ...bends(rng, 4) }]) {
+          kernels.attention(out, q, [{ ...segment, pages: mine, window }], 0, bent);
+          scalar.attention(wanted, copy(q), [{ ...segment, pages: reference, window }], 0, bent);
+          expect(worstRow(out, wanted)).toBeLessThan(1e-5);
+        }
       }
     }
   });

@@ -26,7 +26,9 @@ describe("pointwise kernels", () => {
     for (let round = 0; round < 400; round++) {
       const [rows, n, runs] = [rng.int(1, 12), rng.int(1, 300), rng.int(1, 3)];
       const x = normals(kernels, rng, [rows, n * runs], 10 ** rng.int(-3, 3));
-      const [weight, bias] = [normals(kernels, rng, [n]), normals(kernels, rng, [n])];
+      // Norms of single heads: the rows of the weight take turns.
+      const shape = runs > 1 && round % 2 ? [runs, n] : [n];
+      const [weight, bias] = [normals(kernels, rng, shape), normals(kernels, rng, shape)];
       const kind = round % 3;
       const worst = compare([x, weight, bias], [rows, n * runs], (k, out, [x, weight, bias]) => {
         if (kind === 0) k.rmsNorm(out, x, weight, 1e-5);
@@ -50,11 +52,13 @@ describe("pointwise kernels", () => {
     for (let round = 0; round < 600; round++) {
       const shape = [rng.int(1, round % 20 === 0 ? 300 : 9), rng.int(1, 300)];
       const [x, y] = [normals(kernels, rng, shape, 10 ** rng.int(-2, 2)), normals(kernels, rng, shape)];
-      const kind = rng.next() < 0.5 ? "silu" : "gelu";
+      const kind = (["silu", "gelu", "relu2"] as const)[rng.int(0, 2)];
+      const [how, by] = [(["scale", "cap", "clamp"] as const)[rng.int(0, 2)], 10 ** rng.int(-1, 2)];
       const worst = compare([x, y], shape, (k, out, [x, y]) => {
-        if (round % 4 === 0) k.gated(out, x, y, kind);
-        else if (round % 4 === 1) k.activate(x, kind);
-        else if (round % 4 === 2) k.add(x, y);
+        if (round % 5 === 0) k.gated(out, x, y, kind);
+        else if (round % 5 === 1) k.activate(x, kind);
+        else if (round % 5 === 2) k.add(x, y);
+        else if (round % 5 === 3) k.adjust(x, how, by);
         else k.softmax(x);
       });
       expect(worst).toBeLessThan(1e-5);

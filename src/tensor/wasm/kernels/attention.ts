@@ -2,8 +2,8 @@ import type { Expr, Func } from "../assembler.ts";
 import { call, f32, f32x4, i32, if_, local, return_, v128 } from "../assembler.ts";
 import { emitBlockSteps, STATE_MIX } from "./attention-block.ts";
 import type { Emitter } from "./common.ts";
-import { floats, param, range } from "./common.ts";
-import { expOf } from "./exp.ts";
+import { floats, param, paramF32, range } from "./common.ts";
+import { expOf, tanhOf } from "./exp.ts";
 import { maxI32, minI32 } from "./kv-format.ts";
 
 type I32 = Expr<"i32">;
@@ -18,7 +18,7 @@ export const RUN = 256;
 const BLOCK = 64;
 
 /** Parameters of "attention" and "attention_merge", in order. */
-export const ATTENTION_PARAMS = ["out", "q", "items", "nHeads", "nKvHeads", "headDim", "scale", "pageSize", "slot", "scratch", "scratchBytes", "stateBytes", "partials", "sinkQ"] as const;
+export const ATTENTION_PARAMS = ["out", "q", "items", "nHeads", "nKvHeads", "headDim", "scale", "pageSize", "slot", "scratch", "scratchBytes", "stateBytes", "partials", "sinkQ", "softCap", "slopes"] as const;
 
 /**
  * An item: some queries of one segment, and a range of runs. Queries are numbered (token in segment) * headsPerKvHead + head, so that those
@@ -55,6 +55,8 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
     );
   });
 
+  const bend = emitBend(emitter);
+
   module.kernel("attention", (first, last) => {
     const [nKvHeads, headDim, pageSize, bytes] = [local("i32", param(4)), local("i32", param(5)), local("i32", param(7)), local("i32", param(11))];
     const perKv = local("i32", i32.div_u(param(3), nKvHeads));
@@ -62,8 +64,8 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
     const scores = [scratch, local("i32", i32.add(scratch, SCORE_BYTES))];
     const totals = local("i32", i32.add(scratch, 2 * SCORE_BYTES));
     const [item, head, table, cache, sinkRun, start] = [local("i32"), local("i32"), local("i32"), local("i32"), local("i32"), local("i32")];
-    const [token, row, position, seenFrom] = [local("i32"), local("i32"), local("i32"), local("i32")];
-    const pair = [0, 1].map(() => ({ q: local("i32"), low: local("i32"), high: local("i32"), state: local("i32") }));
+    const [token, row, seenFrom] = [local("i32"), local("i32"), local("i32")];
+    const pair = [0, 1].map(() => ({ q: local("i32"), low: local("i32"), high: local("i32"), state: local("i32"), position: local("i32"), head: local("i32") }));
     type Query = (typeof pair)[number];
 
     /** Byte offset of a query (and its result) in the batch; sets `token`. */
@@ -73,8 +75,9 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
       return i32.shl(i32.mul(row, headDim), 2);
     };
     /** Where a query lies, and which keys of the block from `start` on it sees: [low, high), empty where high <= low. */
-    const locate = (query: I32, { q, low, high }: Query) => {
+    const locate = (query: I32, { q, low, high, position, head: queryHead }: Query) => {
       q.set(offsetOf(query));
+      queryHead.set(i32.add(i32.mul(head, perKv), i32.sub(query, i32.mul(token, perKv))));
       position.set(i32.add(i32.load(item, 16), token));
       seenFrom.set(0);
       if_(i32.load(item, 32), () => {
@@ -105,7 +108,19 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
         call(steps.mix[of.length - 1], i32.load(item, 48), table, cache, i32.add(start, from), i32.sub(to, from), ...of.flatMap((t) => [rowOf(t, from), pair[t].state]));
       });
     };
-    const weigh = (t: number): void => call(steps.softmax, rowOf(t, pair[t].low), i32.sub(pair[t].high, pair[t].low), pair[t].state, bytes);
+    const bent = local("i32", i32.or(param(14), param(15)));
+    const bendScores = (t: number): void => {
+      // Towards the sinks a query stands right behind the window, as in `Batch.sinkPositions`.
+      const own = local("i32", pair[t].position);
+      if_(sinkRun, () => own.set(i32.sub(i32.add(i32.load(item, 32), i32.load(item, 36)), 1)));
+      const slope = local("f32", 0);
+      if_(param(15), () => slope.set(f32.load(i32.add(param(15), i32.shl(pair[t].head, 2)))));
+      call(bend, rowOf(t, pair[t].low), i32.sub(pair[t].high, pair[t].low), i32.sub(i32.add(start, pair[t].low), own), slope);
+    };
+    const weigh = (t: number): void => {
+      if_(bent, () => bendScores(t));
+      call(steps.softmax, rowOf(t, pair[t].low), i32.sub(pair[t].high, pair[t].low), pair[t].state, bytes);
+    };
     const alone = (t: number): void => {
       if_(i32.lt_s(pair[t].low, pair[t].high), () => {
         score([t], pair[t].low, pair[t].high);
@@ -196,6 +211,30 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
         next.add(i32.mul(nHeads, bytes));
       });
       call(finish, i32.add(param(0), i32.shl(i32.mul(i32.add(i32.mul(i32.load(item), nHeads), head), headDim), 2)), total, headDim);
+    });
+  });
+}
+
+/**
+ * (scores, count, offset of the first key from the query, slope): caps scores at parameter 14, unless it is 0, and lowers each by the slope for
+ * every position that its key lies before the query. Touches up to three scores more.
+ */
+function emitBend({ module }: Emitter): Func {
+  return module.func("attention_bend", ["i32", "i32", "i32", "f32"], undefined, (scores, count, offset, slope) => {
+    const end = local("i32", i32.add(scores, i32.shl(count, 2)));
+    if_(param(14), () => {
+      const cap = local("v128", f32x4.splat(paramF32(14)));
+      const inverse = local("v128", f32x4.div(f32x4.const(1), cap));
+      range(scores, end, 16, (at) => v128.store(at, f32x4.mul(cap, tanhOf(f32x4.mul(v128.load(at), inverse)))));
+    });
+    if_(param(15), () => {
+      const first = f32x4.add(f32x4.splat(f32.convert_i32_s(offset)), v128.const(new Uint8Array(Float32Array.of(0, 1, 2, 3).buffer)));
+      const distance = local("v128", first);
+      const slopes = local("v128", f32x4.splat(slope));
+      range(scores, end, 16, (at) => {
+        v128.store(at, f32x4.add(v128.load(at), f32x4.mul(distance, slopes)));
+        distance.set(f32x4.add(distance, f32x4.const(4)));
+      });
     });
   });
 }

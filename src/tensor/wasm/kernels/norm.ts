@@ -3,11 +3,11 @@ import { f32, f32x4, i32, i8x16, if_, local, v128 } from "../assembler.ts";
 import type { Emitter } from "./common.ts";
 import { floats, param, paramF32, range, sumF32 } from "./common.ts";
 
-/** Kernels "rms_norm" and "layer_norm": rows [first, last) of x [rows, n]; params out, x, weight, bias, n, eps. out may be x. */
+/** Kernels "rms_norm" and "layer_norm": rows [first, last) of x [rows, n]; params out, x, weight, bias, n, eps, rows of the weight, which take turns. out may be x. */
 export function emitNorms({ module }: Emitter): void {
   for (const centred of [false, true]) {
     module.kernel(centred ? "layer_norm" : "rms_norm", (first, last) => {
-      const [weight, bias, n] = [local("i32", param(2)), local("i32", param(3)), local("i32", param(4))];
+      const [weight, bias, n, turns] = [local("i32"), local("i32"), local("i32", param(4)), local("i32", param(6))];
       const start = local("i32", i32.shl(i32.mul(first, n), 2));
       const x = local("i32", i32.add(param(1), start));
       const out = local("i32", i32.add(param(0), start));
@@ -31,7 +31,11 @@ export function emitNorms({ module }: Emitter): void {
         return f32.div(sumF32(sum), count);
       };
       const centre = (part: Expr<"v128">) => (centred ? f32x4.sub(part, mean) : part);
-      range(first, last, 1, () => {
+      range(first, last, 1, (row) => {
+        const turn = local("i32", i32.shl(i32.mul(i32.rem_u(row, turns), n), 2));
+        weight.set(i32.add(param(2), turn));
+        if (centred) bias.set(param(3));
+        if (centred) if_(bias, () => bias.add(turn));
         if (centred) mean.set(f32x4.splat(total((part) => part)));
         const variance = total((part) => f32x4.mul(centre(part), centre(part)));
         const scale = local("v128", f32x4.splat(f32.div(1, f32.sqrt(f32.add(variance, paramF32(5))))));

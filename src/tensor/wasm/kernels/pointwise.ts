@@ -1,15 +1,20 @@
 import type { Expr } from "../assembler.ts";
 import { br, f32, f32x4, i32, if_, local, loop, v128 } from "../assembler.ts";
 import type { Emitter } from "./common.ts";
-import { floats, maxF32, param, range, sumF32 } from "./common.ts";
-import { expOf } from "./exp.ts";
+import { floats, maxF32, param, paramF32, range, sumF32 } from "./common.ts";
+import type { Activation, Adjustment } from "../../kernels.ts";
+import { expOf, tanhOf } from "./exp.ts";
 
 type V128 = Expr<"v128">;
 
 /** 2 * sqrt(2 / pi): gelu's tanh form is x * sigmoid(2u), with u = sqrt(2 / pi) * (x + 0.044715 x^3). */
 const GELU = 2 * Math.sqrt(2 / Math.PI);
 
-function act(kind: "silu" | "gelu", x: V128): V128 {
+function act(kind: Activation, x: V128): V128 {
+  if (kind === "relu2") {
+    const positive = local("v128", f32x4.max(x, f32x4.const(0)));
+    return f32x4.mul(positive, positive);
+  }
   const inner =
     kind === "silu" ? x : f32x4.mul(f32x4.mul(x, f32x4.const(GELU)), f32x4.add(f32x4.const(1), f32x4.mul(f32x4.mul(x, x), f32x4.const(0.044715))));
   return f32x4.div(x, f32x4.add(f32x4.const(1), expOf(f32x4.neg(inner))));
@@ -28,9 +33,12 @@ function vectors(first: Expr<"i32">, last: Expr<"i32">, n: Expr<"i32">, visit: (
   );
 }
 
-/** Kernels gated_silu, gated_gelu (params out, gate, up, n), silu, gelu (x, -, -, n) and add (x, y, -, n); units are 4 floats. */
+/**
+ * Kernels gated_ACTIVATION (params out, gate, up, n), ACTIVATION (x, -, -, n), add (x, y, -, n), and scale, cap and clamp (x, by, 1 / by, n);
+ * units are 4 floats.
+ */
 export function emitPointwise({ module }: Emitter): void {
-  for (const kind of ["silu", "gelu"] as const) {
+  for (const kind of ["silu", "gelu", "relu2"] as const) {
     module.kernel(`gated_${kind}`, (first, last) => {
       const [out, gate, up] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2))];
       const x = local("v128");
@@ -46,6 +54,18 @@ export function emitPointwise({ module }: Emitter): void {
         x.set(v128[load](i32.add(address, at)));
         store(i32.add(address, at), act(kind, x));
       });
+    });
+  }
+  const adjustments: Record<Adjustment, (x: V128, by: V128, inverse: V128) => V128> = {
+    scale: (x, by) => f32x4.mul(x, by),
+    cap: (x, by, inverse) => f32x4.mul(by, tanhOf(f32x4.mul(x, inverse))),
+    clamp: (x, by) => f32x4.min(by, f32x4.max(f32x4.neg(by), x)),
+  };
+  for (const how of ["scale", "cap", "clamp"] as const) {
+    module.kernel(how, (first, last) => {
+      const address = local("i32", param(0));
+      const [by, inverse] = [local("v128", f32x4.splat(paramF32(1))), local("v128", f32x4.splat(paramF32(2)))];
+      vectors(first, last, param(3), (at, load, store) => store(i32.add(address, at), adjustments[how](v128[load](i32.add(address, at)), by, inverse)));
     });
   }
   module.kernel("add", (first, last) => {
