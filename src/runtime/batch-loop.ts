@@ -49,7 +49,10 @@ export class BatchLoop {
     this.budget = options.tokenBudget === "auto" ? MIN_AUTO_BUDGET : options.tokenBudget;
     this.scheduler = new Scheduler(cache, {
       ...{ policy: options.policy, swap: options.swap, relieve: options.dropIdlePages, tokenBudget: () => this.budget },
-      onPreempt: (request) => this.monitor.emit({ type: "preempted", id: this.active.get(request)! }),
+      onPreempt: (request) => {
+        request.paused();
+        this.monitor.emit({ type: "preempted", id: this.active.get(request)! });
+      },
     });
   }
 
@@ -119,17 +122,24 @@ export class BatchLoop {
     }
     for (const { request } of plan) this.begin(request);
     const startedMs = performance.now();
+    const readBefore = this.ops.ledger.weightBytes;
     const batch = makeBatch(this.cache, plan.map(({ run }) => run));
     const logits = forward(this.model, this.ops, batch);
     // A hook may have cancelled a request in the middle of the step.
+    const weightBytes = (this.ops.ledger.weightBytes - readBefore) / plan.length;
     for (const { request, run } of plan) {
       if (request.sequence !== run.sequence) continue;
-      this.cache.record(run.sequence, run.tokens);
-      request.ran();
+      const guesses = run.logits === "all" ? run.tokens.length - 1 : 0;
+      this.cache.record(run.sequence, run.tokens.slice(0, run.tokens.length - guesses));
+      request.ran(run.prompt ? undefined : { weightBytes, guesses });
     }
     let row = 0;
-    for (const planned of plan) if (planned.run.logits !== "none" && logits) this.choose(planned, logits.slice(row, ++row));
-    const decodes = plan.filter(({ run }) => !run.prompt).length;
+    for (const planned of plan) {
+      const { tokens, logits: wanted } = planned.run;
+      const rows = wanted === "all" ? tokens.length : wanted === "last" ? 1 : 0;
+      if (rows > 0 && logits) this.choose(planned, logits.slice(row, (row += rows)));
+    }
+    const decodes = plan.reduce((sum, { run }) => sum + (run.prompt ? 0 : run.tokens.length), 0);
     const { runningCount: running, waitingCount: waiting } = this.scheduler;
     this.monitor.emit({
       ...{ type: "step", phase: batch.phase, decodes, prompts: batch.tokens.length - decodes, ms: performance.now() - startedMs },
@@ -144,11 +154,20 @@ export class BatchLoop {
     this.monitor.emit({ type: "started", id: this.active.get(request)!, queueMs: request.metrics.queueMs, cachedTokens: request.cached });
   }
 
-  private choose({ request }: Planned<Generation>, logits: Parameters<Ops["sample"]>[0]): void {
-    const token = this.ops.sample(logits, (values) => request.pick(values));
-    const id = this.active.get(request);
-    if (id !== undefined) this.monitor.emit({ type: "token", id, token, count: request.generated.length + 1 });
-    request.accept(token);
+  /** Takes the token that each row of logits gives, for as long as it is the one that the run guessed; what the run holds beyond is forgotten. */
+  private choose({ request, run }: Planned<Generation>, logits: Parameters<Ops["sample"]>[0]): void {
+    for (let row = 0; row < logits.rows; row++) {
+      const token = this.ops.sample(logits.slice(row, row + 1), (values) => request.pick(values));
+      const id = this.active.get(request);
+      if (id !== undefined) this.monitor.emit({ type: "token", id, token, count: request.generated.length + 1 });
+      const guessed = row + 1 < logits.rows && token === run.tokens[row + 1];
+      request.accept(token, guessed);
+      if (request.sequence !== run.sequence) return;
+      if (!guessed) break;
+      this.cache.record(run.sequence, [token]);
+    }
+    this.cache.truncate(run.sequence, run.sequence.tokens.length);
+    request.fed = run.sequence.length;
   }
 
   /** While few tokens wait, any budget does, and nothing is measured. */

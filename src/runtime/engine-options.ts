@@ -8,10 +8,11 @@ import type { Backend } from "./backend.ts";
 import type { SamplingParams } from "./sampler.ts";
 import type { Policy } from "./scheduler.ts";
 import type { SchemeOptions } from "./schemes.ts";
+import { resolveSpeculation, type SpeculationParams } from "./speculation/resolve.ts";
 import type { Session } from "./session.ts";
 import type { GivenRoofline } from "./token-budget.ts";
 
-export interface EngineOptions extends SchemeOptions {
+export interface EngineOptions extends SchemeOptions, SpeculationParams {
   /** llama2.c checkpoints keep their tokenizer in a file of its own. */
   tokenizer?: string | ByteSource;
   /** Default `auto`. */
@@ -54,11 +55,13 @@ export interface EngineOptions extends SchemeOptions {
   prefixCache?: boolean;
   /** Accounting of every op: on, off (the default), or how. */
   ledger?: boolean | LedgerOptions;
+  /** A small model of the same vocabulary, to guess tokens that this one then tests several at a time: GGUF or a Hugging Face folder. */
+  draftModel?: string | ByteSource;
   /** Called with the share of the weights loaded so far, 0 to 1. */
   onProgress?: (share: number) => void;
 }
 
-export interface GenerateParams extends SamplingParams {
+export interface GenerateParams extends SamplingParams, SpeculationParams {
   /** Default 256; the context is a limit too. */
   maxTokens?: number;
   /** Texts that end the generation; they are not part of it. */
@@ -82,6 +85,15 @@ export function checkLimits(options: EngineOptions): void {
   for (const [name, value = 1] of Object.entries({ tpotMs: options.tpotMs, gbPerSecond: roofline?.gbPerSecond, gflops: roofline?.gflops })) {
     if (!(value > 0)) throw new RangeError(`${name}: expected more than 0, found ${value}`);
   }
+}
+
+/** @throws RangeError for a draft model beside what it does not go with, or a way of guessing that does not exist. */
+export function checkSpeculation(options: EngineOptions): void {
+  const { draftModel, window, speculate } = options;
+  resolveSpeculation(options, draftModel !== undefined);
+  if (draftModel === undefined) return;
+  if (window !== undefined) throw new RangeError("draftModel: expected no window with it (its own memory has an end; speculate ngram goes with a window), found both");
+  if (speculate === "ngram") throw new RangeError("speculate: expected draft or off with a draft model, found ngram");
 }
 
 /** @throws RangeError for a context that the model does not have. */

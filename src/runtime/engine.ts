@@ -5,7 +5,7 @@ import { createModel, forward, makeBatch, type Model } from "../model/decoder.ts
 import type { ModelConfig } from "../model/config.ts";
 import { fingerprint } from "../model/fingerprint.ts";
 import { loadWeights } from "../model/load.ts";
-import { type ModelFile, openModel } from "../model/open.ts";
+import type { ModelFile } from "../model/open.ts";
 import type { ByteSource } from "../model/formats/source.ts";
 import type { Tokenizer } from "../model/tokenizer/tokenizer.ts";
 import { Ledger, type OpHook } from "../tensor/ledger.ts";
@@ -15,10 +15,13 @@ import { breakdown } from "../tensor/totals.ts";
 import { createKernels } from "./backend.ts";
 import { BatchLoop } from "./batch-loop.ts";
 import { type ChatFormat, chatFormat, type ChatMessage, type ChatPrompt, type ChatTemplateOptions } from "./chat.ts";
-import { checkLimits, type EngineOptions, type GenerateParams, resolveContext, resolveWindow } from "./engine-options.ts";
+import { checkLimits, checkSpeculation, type EngineOptions, type GenerateParams, resolveContext, resolveWindow } from "./engine-options.ts";
 import { Generation, type GenerationResult } from "./generation.ts";
 import type { EngineEvent, EngineStats } from "./monitor.ts";
-import { createSampler, resolveSampling } from "./sampler.ts";
+import { openWith, sourceOf } from "./open-source.ts";
+import { createShaper, randomFrom, resolveSampling } from "./sampler.ts";
+import { DraftModel } from "./speculation/draft.ts";
+import { resolveSpeculation, speculationFor, type SpeculationParams } from "./speculation/resolve.ts";
 import { Stepper, type StepperParams } from "./stepper/stepper.ts";
 import { resolveSchemes } from "./schemes.ts";
 import { Session } from "./session.ts";
@@ -29,6 +32,7 @@ export { QueueFullError } from "./batch-loop.ts";
 
 /** Positions that one step of `logits` computes. */
 const LOGITS_CHUNK = 64;
+const DEFAULT_SEQUENCES = 16;
 
 /**
  * A loaded model, ready to generate. Any number of generations may run at once: each step of the decoder takes the next tokens of all
@@ -46,14 +50,17 @@ export class Engine {
   readonly chatFormat: ChatFormat;
   /** Milliseconds that loading took. */
   readonly loadMs: number;
+  /** Guesses tokens for this model to test. */
+  readonly draft: DraftModel | undefined;
   private readonly ops: Ops;
+  private readonly speculation: Required<SpeculationParams>;
   private readonly loop: BatchLoop;
   /** Least recently used first. */
   private readonly sessions = new Set<Session>();
   private readonly identity: SnapshotModel;
   private closed = false;
 
-  private constructor(file: Pick<ModelFile, "metadata" | "tokenizer">, model: Model, ops: Ops, options: EngineOptions, identity: SnapshotModel, loadMs: number) {
+  private constructor(file: Pick<ModelFile, "metadata" | "tokenizer">, model: Model, ops: Ops, options: EngineOptions, identity: SnapshotModel, loadMs: number, draft?: DraftModel) {
     const { config } = model;
     this.config = config;
     this.tokenizer = file.tokenizer;
@@ -61,11 +68,13 @@ export class Engine {
     this.model = model;
     this.ops = ops;
     this.ledger = ops.ledger;
-    const { kv, prefixCache, tokenBudget = "auto", maxSequences = 16 } = options;
+    const { kv, prefixCache, tokenBudget = "auto", maxSequences = DEFAULT_SEQUENCES } = options;
     const window = resolveWindow(config, options);
     this.context = resolveContext(config, options);
     this.identity = identity;
     this.loadMs = loadMs;
+    this.draft = draft;
+    this.speculation = resolveSpeculation(options, draft !== undefined);
     const chunk = Math.max(tokenBudget === "auto" ? MAX_AUTO_BUDGET : tokenBudget, LOGITS_CHUNK);
     const least = pagesFor(window, this.context, chunk);
     const { kvPages = least * maxSequences } = options;
@@ -92,11 +101,13 @@ export class Engine {
     try {
       const tokenizer = options.tokenizer === undefined ? undefined : await sourceOf(options.tokenizer);
       const file = openWith(source, tokenizer);
-      resolveContext(file.config, options);
+      const context = resolveContext(file.config, options);
       checkLimits(options);
+      checkSpeculation(options);
       const schemes = resolveSchemes(options, file.config);
       const [formats, window] = [resolveFormats(options.kv), resolveWindow(file.config, options)];
       const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads, scalarOnly: schemes.scalarOnly });
+      let draft: DraftModel | undefined;
       try {
         checkAbilities(kernels, formats, window);
         const model = createModel(file.config, loadWeights(file, file.config, kernels, { ...schemes.load, onProgress: options.onProgress }));
@@ -104,9 +115,12 @@ export class Engine {
         const ops = new Ops(kernels, ledger, options.attention, schemes.activations);
         const { name, vocabSize } = file.config;
         const identity = { name, vocabSize, fingerprint: fingerprint(file, file.config, [schemes.load, schemes.activations.dtype]) };
-        return new Engine(file, model, ops, options, identity, performance.now() - started);
+        const { draftModel, maxSequences = DEFAULT_SEQUENCES } = options;
+        if (draftModel !== undefined) draft = await DraftModel.load(draftModel, file, { ...options, context, maxSequences });
+        return new Engine(file, model, ops, options, identity, performance.now() - started, draft);
       } catch (error) {
         kernels.close();
+        draft?.close();
         throw error;
       }
     } finally {
@@ -116,13 +130,14 @@ export class Engine {
 
   /**
    * An engine over a model that is in memory already, such as one of random weights; it closes the kernels. Sessions of it fit no other.
-   * @throws RangeError for an option out of range.
+   * A draft model is not for it. @throws RangeError for an option out of range.
    */
   static from(model: Model, kernels: Kernels, tokenizer: Tokenizer, options: EngineOptions = {}, activations?: ActivationFormat): Engine {
     checkLimits(options);
     const { config } = model;
     resolveContext(config, options);
     checkAbilities(kernels, resolveFormats(options.kv), resolveWindow(config, options));
+    if (options.draftModel !== undefined) throw new RangeError("draftModel: expected a model that is loaded from a file, found one in memory");
     const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
     const identity = { name: config.name, vocabSize: config.vocabSize, fingerprint: `${config.name} in memory` };
     return new Engine({ metadata: new Map(), tokenizer }, model, new Ops(kernels, ledger, options.attention, activations), options, identity, 0);
@@ -185,10 +200,13 @@ export class Engine {
     this.loop.checkRoom(1);
     const tokens = session && session.tokens.length > 0 ? this.continued(session, prompt) : this.promptTokens(prompt);
     let draws = goesOn ? session.draws : 0;
-    const sampler = createSampler(sampling, draws);
+    const shape = createShaper(sampling);
+    const uniform = randomFrom(sampling.seed, draws);
+    const { speculate = this.speculation.speculate, draftTokens = this.speculation.draftTokens } = params;
+    const speculation = speculationFor(resolveSpeculation({ speculate, draftTokens }, this.draft !== undefined), this.draft, shape, sampling, draws);
     const generation = new Generation({
       ...{ prompt: tokens, maxTokens, context: this.context, stop, eos: this.tokenizer.eos, seed: sampling.seed, signal, priority, leader },
-      sampler: (logits, history) => (draws++, sampler(logits, history)),
+      ...{ shape, speculation, uniform: () => (draws++, uniform()) },
       stream: this.tokenizer.stream(tokens),
       sequence: session?.begin(tokens),
       onEnd: (ended, outcome) => {
@@ -326,6 +344,7 @@ export class Engine {
     this.closed = true;
     this.loop.close(new Error("engine: closed while generating"));
     this.ops.kernels.close();
+    this.draft?.close();
   }
 
   private endSession(session: Session, ended: Generation, random: { seed: number; draws: number }): void {
@@ -343,18 +362,4 @@ export class Engine {
     }
     return false;
   }
-}
-
-function openWith(source: ByteSource, tokenizer: ByteSource | undefined): ModelFile {
-  try {
-    return openModel(source, tokenizer);
-  } finally {
-    tokenizer?.close();
-  }
-}
-
-async function sourceOf(from: string | ByteSource): Promise<ByteSource> {
-  if (typeof from !== "string") return from;
-  const { openFileOrFolder } = await import("./node-files.ts");
-  return openFileOrFolder(from);
 }

@@ -1,7 +1,8 @@
 import type { TokenStream } from "../model/tokenizer/tokenizer.ts";
 import type { KvSequence } from "../kvcache/cache.ts";
-import type { Sampler } from "./sampler.ts";
+import { draw, type Shaper } from "./sampler.ts";
 import type { Scheduled } from "./scheduler.ts";
+import type { Speculating, Speculation } from "./speculation/speculation.ts";
 import { stopMatcher } from "./stops.ts";
 
 /** `stop`: an end token or a stop string; `length`: maxTokens or the context was reached; `cancelled`: by the caller. */
@@ -19,6 +20,29 @@ export interface GenerationTimings {
   prefillTokensPerSecond: number | null;
   /** Generated tokens per second after the first. */
   decodeTokensPerSecond: number | null;
+  /**
+   * Bytes of weights read for each token after the first, the draft model's included; where requests share a step, each has its share of it.
+   * Null without a ledger, or with fewer than two tokens.
+   */
+  weightBytesPerToken: number | null;
+  /** Only of requests that guess. */
+  speculation?: SpeculationTimings;
+}
+
+/** What guessing the next tokens came to. */
+export interface SpeculationTimings {
+  readonly method: Exclude<Speculating, "off">;
+  /** Steps of the target model after the prompt. */
+  readonly steps: number;
+  /** Guessed tokens that these steps computed, and those of them that became part of the text. */
+  readonly guessed: number;
+  readonly accepted: number;
+  /** accepted / guessed; null without guesses. */
+  readonly acceptanceRate: number | null;
+  /** Tokens after the first for each of the steps; null without steps. */
+  readonly tokensPerStep: number | null;
+  /** Milliseconds that guessing took. */
+  readonly guessMs: number;
 }
 
 /** What a request got of the engine. */
@@ -62,7 +86,10 @@ export interface GenerationInit {
   readonly stop: readonly string[];
   readonly eos: readonly number[];
   readonly seed: number;
-  readonly sampler: Sampler;
+  readonly shape: Shaper;
+  /** Random numbers, one for each token. */
+  readonly uniform: () => number;
+  readonly speculation?: Speculation;
   readonly stream: TokenStream;
   readonly signal?: AbortSignal;
   /** Default 0. */
@@ -106,6 +133,7 @@ export class Generation implements AsyncIterable<string>, Scheduled {
   private lastMs = 0;
   private endedMs = 0;
   private pages = 0;
+  private readonly decode = { steps: 0, weightBytes: 0, guessed: 0, accepted: 0 };
 
   constructor(init: GenerationInit) {
     this.init = init;
@@ -161,19 +189,39 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     if (this.startedMs === 0) this.startedMs = performance.now();
   }
 
-  /** The engine has run them. */
-  ran(): void {
+  /** The engine has run them; `decode` says what a step after the prompt had in it: this request's share of the weights read, and guesses. */
+  ran(decode?: { readonly weightBytes: number; readonly guesses: number }): void {
     this.pages = Math.max(this.pages, this.sequence?.pages.length ?? 0);
+    if (!decode) return;
+    this.decode.steps++;
+    this.decode.weightBytes += decode.weightBytes;
+    this.decode.guessed += decode.guesses;
+  }
+
+  /** Its pages were taken away. */
+  paused(): void {
+    this.init.speculation?.guesser.release();
+  }
+
+  /** Guesses at what follows, no more than there is room for before the last token that it may have. */
+  guesses(): readonly number[] {
+    const { speculation } = this.init;
+    const most = this.maxLength - this.prompt.length - this.tokens.length - 1;
+    return speculation && most > 0 ? speculation.guesses(this.known).slice(0, most) : [];
   }
 
   /** Chooses the next token from a row of logits. */
   pick(logits: Float32Array): number {
-    return this.init.sampler(logits, [...this.prompt.slice(-64), ...this.tokens.slice(-64)]);
+    const { shape, uniform, speculation } = this.init;
+    const distribution = shape(logits, [...this.prompt.slice(-64), ...this.tokens.slice(-64)]);
+    // The first token ends a prompt, which needs no guesses to share a step.
+    return speculation && this.tokens.length > 0 ? speculation.choose(distribution, uniform(), this.known) : draw(distribution, uniform());
   }
 
-  /** Takes a chosen token: text goes out, or the generation ends. */
-  accept(token: number): void {
+  /** Takes a chosen token: text goes out, or the generation ends. `guessed` says that the step had computed it already. */
+  accept(token: number, guessed = false): void {
     if (this.over) return; // Cancelled by a hook, in the middle of the step.
+    if (guessed) this.decode.accepted++;
     this.lastMs = performance.now();
     if (this.firstMs === 0) this.firstMs = this.lastMs;
     if (this.init.eos.includes(token)) return this.finish("stop");
@@ -197,6 +245,8 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     }
   }
 
+  private readonly known = () => [...this.prompt, ...this.tokens];
+
   private readonly abort = () => this.fail(this.init.signal?.reason);
 
   private emit(text: string): void {
@@ -215,6 +265,7 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     this.over = true;
     this.endedMs = performance.now();
     this.init.signal?.removeEventListener("abort", this.abort);
+    this.init.speculation?.guesser.release();
     this.init.onEnd(this, this.failure !== undefined && !this.init.signal?.aborted ? "failed" : finishReason);
     if (this.failure !== undefined) this.settle.reject(this.failure);
     else this.settle.resolve({ text: this.text, tokens: this.tokens, promptTokens: this.prompt.length, cachedTokens: this.cached, finishReason, seed: this.init.seed, timings: this.timings(), metrics: this.metrics });
@@ -225,11 +276,22 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     const later = this.tokens.length - 1;
     const decodeMs = this.lastMs - this.firstMs;
     const prefillMs = this.firstMs - this.startedMs;
+    const { speculation } = this.init;
+    const { steps, weightBytes, guessed, accepted } = this.decode;
+    const read = weightBytes + (speculation?.guesser.weightBytes ?? 0);
     return {
       ttftMs: this.firstMs === 0 ? 0 : this.firstMs - this.createdMs,
       tpotMs: later > 0 ? decodeMs / later : null,
       prefillTokensPerSecond: prefillMs > 0 ? ((this.prompt.length - this.cached) / prefillMs) * 1000 : null,
       decodeTokensPerSecond: later > 0 && decodeMs > 0 ? (later / decodeMs) * 1000 : null,
+      weightBytesPerToken: later > 0 && read > 0 ? read / later : null,
+      ...(speculation && {
+        speculation: {
+          ...{ method: speculation.guesser.method, steps, guessed, accepted, guessMs: speculation.guessMs },
+          acceptanceRate: guessed > 0 ? accepted / guessed : null,
+          tokensPerStep: steps > 0 ? Math.max(0, later) / steps : null,
+        },
+      }),
     };
   }
 }

@@ -15,15 +15,18 @@ export interface SamplingParams {
   seed?: number;
 }
 
+/** Nothing left open. */
+export type Sampling = Required<SamplingParams>;
+
 const DEFAULTS = { temperature: 0.8, topK: 40, topP: 0.95, minP: 0.05, repeatPenalty: 1 };
 
 /** How far back the repetition penalty looks, in tokens. */
 const PENALTY_WINDOW = 64;
 
 /** Fills in defaults. @throws RangeError naming the parameter that is out of range. */
-export function resolveSampling(params: SamplingParams): Required<SamplingParams> {
+export function resolveSampling(params: SamplingParams): Sampling {
   const given = Object.fromEntries(Object.entries(params).filter(([, value]) => value !== undefined));
-  const full = { ...DEFAULTS, seed: Math.floor(Math.random() * 4294967296), ...given } as Required<SamplingParams>;
+  const full = { ...DEFAULTS, seed: Math.floor(Math.random() * 4294967296), ...given } as Sampling;
   const check = (name: keyof SamplingParams, ok: boolean, expected: string) => {
     if (!ok) throw new RangeError(`${name}: expected ${expected}, found ${full[name]}`);
   };
@@ -36,26 +39,43 @@ export function resolveSampling(params: SamplingParams): Required<SamplingParams
   return full;
 }
 
-/** Picks the next token from logits [vocabSize], given the tokens so far. Logits are left as they are. */
-export type Sampler = (logits: Float32Array, history: readonly number[]) => number;
+/** A distribution over next tokens: ids, and weights whose sum is `total`. */
+export interface Distribution {
+  readonly ids: readonly number[];
+  readonly weights: readonly number[];
+  readonly total: number;
+}
 
-/** Order: repetition penalty, topK, topP, minP, temperature, draw. `drawn` random numbers of the seed's stream are used up already. */
-export function createSampler(params: Required<SamplingParams>, drawn = 0): Sampler {
-  const { temperature, topK, topP, minP, repeatPenalty } = params;
-  const uniform = random(params.seed);
-  for (let i = 0; i < drawn; i++) uniform();
+/** What to draw from after logits [vocabSize], given the tokens so far. Logits are left as they are. */
+export type Shaper = (logits: Float32Array, history: readonly number[]) => Distribution;
+
+/** Order: repetition penalty, topK, topP, minP, temperature; temperature 0 leaves the most probable token alone. */
+export function createShaper({ temperature, topK, topP, minP, repeatPenalty }: Sampling): Shaper {
   return (given, history) => {
     const logits = repeatPenalty === 1 ? given : penalise(given, history, repeatPenalty);
-    if (temperature === 0) return argmax(logits);
+    if (temperature === 0) return { ids: [argmax(logits)], weights: [1], total: 1 };
     const ids = candidates(logits, topK, topP, minP);
     const max = logits[argmax(logits)];
-    let left = uniform() * ids.reduce((sum, id) => sum + Math.exp((logits[id] - max) / temperature), 0);
-    for (const id of ids) {
-      left -= Math.exp((logits[id] - max) / temperature);
-      if (left < 0) return id;
-    }
-    return ids[ids.length - 1];
+    const weights = ids.map((id) => Math.exp((logits[id] - max) / temperature));
+    return { ids, weights, total: weights.reduce((sum, weight) => sum + weight, 0) };
   };
+}
+
+/** The token at `u`, a uniform number in [0, 1). */
+export function draw({ ids, weights, total }: Distribution, u: number): number {
+  let left = u * total;
+  for (let i = 0; i < ids.length; i++) {
+    left -= weights[i];
+    if (left < 0) return ids[i];
+  }
+  return ids[ids.length - 1];
+}
+
+/** The seed's stream of uniform numbers after the first `drawn`. */
+export function randomFrom(seed: number, drawn: number): () => number {
+  const uniform = random(seed);
+  for (let i = 0; i < drawn; i++) uniform();
+  return uniform;
 }
 
 /** Index of the largest value; the first of equals. */

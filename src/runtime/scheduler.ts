@@ -20,6 +20,8 @@ export interface Scheduled {
   preemptions: number;
   /** Undefined while it waits, unless it goes on with one that was kept. */
   sequence: KvSequence | undefined;
+  /** Tokens that may follow the known ones, to be tried together with the next one. */
+  guesses?(): readonly number[];
 }
 
 /** `chunked`: prompts in chunks beside running requests. `continuous`: prompts whole. `static`: a batch begins when the one before has ended. */
@@ -121,6 +123,7 @@ export class Scheduler<R extends Scheduled> {
     // Who stands before may take the pages of who stands behind, so the list can only lose entries that have not had their turn.
     for (let i = 0; i < this.running.length; i++) {
       const { request } = this.running[i];
+      const counted = isDecoding(request);
       if (request.fed === 0 && (budget <= 0 || !this.begin(request))) continue;
       const decoding = isDecoding(request);
       const most = decoding ? 1 : Math.min(known(request) - request.fed, budget);
@@ -134,9 +137,32 @@ export class Scheduler<R extends Scheduled> {
       request.fed += take;
       const run: Run = { sequence: request.sequence!, tokens, logits: request.fed === known(request) ? "last" : "none", prompt: !decoding };
       (decoding ? decodes : prompts).push({ request, run });
-      if (!decoding) budget -= take;
+      // After a preemption the prefix index may know all but the last token: then it begins with a row that nobody reckoned with.
+      if (!counted) budget -= take;
     }
-    return [...decodes, ...prompts];
+    const rows = decodes.length + prompts.reduce((sum, { run }) => sum + run.tokens.length, 0);
+    return [...this.speculate(decodes, tokenBudget - rows, promised), ...prompts];
+  }
+
+  /**
+   * What a step has left goes to guesses: rows of the token budget that no known token needs, and pages that are free. A run with
+   * guesses wants logits after each token, so that they can be tested (Leviathan et al. 2023, section 2.3).
+   */
+  private speculate(decodes: readonly Planned<R>[], rows: number, promised: number): Planned<R>[] {
+    let [left, free] = [rows, this.cache.freePages - promised];
+    return decodes.map((planned) => {
+      const { request, run } = planned;
+      const guesses = left > 0 ? (request.guesses?.() ?? []) : [];
+      const own = this.cache.pagesToAppend(run.sequence, 1);
+      const more = (take: number) => this.cache.pagesToAppend(run.sequence, 1 + take) - own;
+      let take = Math.min(guesses.length, Math.max(0, left));
+      while (take > 0 && more(take) > free) take--;
+      if (take === 0) return planned;
+      left -= take;
+      free -= more(take);
+      request.fed += take;
+      return { request, run: { ...run, tokens: [...run.tokens, ...guesses.slice(0, take)], logits: "all" } };
+    });
   }
 
   /** Free pages that no running request may come to need. */

@@ -95,6 +95,8 @@ export class Ledger {
   readonly records: OpRecord[] = [];
   /** Counts calls of `begin`. */
   step = 0;
+  /** Bytes of weights that all ops have read so far. */
+  weightBytes = 0;
   layer = -1;
   phase: Phase = "decode";
   private readonly keep: boolean;
@@ -137,6 +139,7 @@ export class Ledger {
     total.calls++;
     total.flops += cost.flops;
     total.read.weights += cost.readWeights;
+    this.weightBytes += cost.readWeights;
     total.read.kv += cost.readKv;
     total.read.activations += cost.readActivations;
     total.written.kv += cost.writtenKv;

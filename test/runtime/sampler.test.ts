@@ -1,9 +1,15 @@
 import { describe, expect, it } from "vitest";
-import { argmax, createSampler, resolveSampling, type SamplingParams, softmax, topIds } from "../../src/runtime/sampler.ts";
+import { argmax, createShaper, draw, randomFrom, resolveSampling, type Sampling, type SamplingParams, softmax, topIds } from "../../src/runtime/sampler.ts";
 import { dice, range } from "../support/dice.ts";
 import { probabilities } from "../support/reference.ts";
 
-const PLAIN: Required<SamplingParams> = { temperature: 1, topK: 0, topP: 1, minP: 0, repeatPenalty: 1, seed: 1 };
+const PLAIN: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, repeatPenalty: 1, seed: 1 };
+
+/** A token for each row of logits, with the seed's random numbers. */
+function createSampler(params: Sampling): (logits: Float32Array, history: readonly number[]) => number {
+  const [shape, uniform] = [createShaper(params), randomFrom(params.seed, 0)];
+  return (logits, history) => draw(shape(logits, history), uniform());
+}
 
 const drawLogits = (seed: number, size: number, spread = 2) => {
   const d = dice(seed);
@@ -11,7 +17,7 @@ const drawLogits = (seed: number, size: number, spread = 2) => {
 };
 
 /** What a sampler should draw from, said as plainly as possible: probability by id, 0 where a token is cut off. */
-function wanted(logits: Float32Array, history: readonly number[], params: Required<SamplingParams>): Float64Array {
+function wanted(logits: Float32Array, history: readonly number[], params: Sampling): Float64Array {
   const { topK, topP, minP, temperature, repeatPenalty } = params;
   const seen = history.slice(-64);
   const penalised = logits.map((x, id) => (!seen.includes(id) ? x : x > 0 ? x / repeatPenalty : x * repeatPenalty));

@@ -27,6 +27,18 @@ function makeRequest(id: number, promptLength: number, wanted: number, given: Pa
   };
 }
 
+const nextToken = ({ id, generated }: Request) => (id * 7 + generated.length) % VOCAB;
+
+/** Guesses of which some stand. */
+function guessing(request: Request, d: Dice): Request {
+  request.guesses = () => {
+    const right = range(d.below(6)).map((i) => nextToken({ ...request, generated: [...request.generated, ...range(i)] }));
+    const most = request.maxLength - request.prompt.length - request.generated.length - 1;
+    return [...right, ...range(d.below(4)).map(() => d.below(VOCAB))].slice(0, Math.max(0, most));
+  };
+  return request;
+}
+
 interface Options {
   maxPages: number;
   tokenBudget: number;
@@ -85,16 +97,33 @@ function simulation({ maxPages, tokenBudget, policy, swap, window, prefixIndex }
 
     const batch = makeBatch(cache, plan.map(({ run }) => run));
     forward(on.model, on.ops, batch);
-    check(batch.outputs.length === plan.filter(({ run }) => run.logits === "last").length, "one row of logits for each that is to go on");
+    const rowsOf = ({ run }: (typeof plan)[number]) => ({ none: 0, last: 1, all: run.tokens.length })[run.logits];
+    check(batch.outputs.length === plan.reduce((sum, one) => sum + rowsOf(one), 0), "a row of logits for each that is to go on, and for each guess");
+    check(rows <= tokenBudget || plan.every(({ run }) => run.logits !== "all"), "guesses within the budget");
     for (const { request, run } of plan) {
       check(run.sequence === request.sequence, "a run is its request's");
+      if (run.logits === "all") {
+        check(!run.prompt && run.tokens.length > 1, "guesses follow a generated token");
+        check(run.sequence.length <= request.maxLength - 1, "no guess beyond the end");
+        // As many stand as the next tokens are the guessed ones.
+        for (let i = 0; i < run.tokens.length && request.ends === 0; i++) {
+          cache.record(run.sequence, [run.tokens[i]]);
+          request.generated.push(nextToken(request));
+          if (request.generated.length === request.wanted) end(request);
+          if (request.generated.at(-1) !== run.tokens[i + 1]) break;
+        }
+        if (request.ends > 0) continue;
+        cache.truncate(run.sequence, run.sequence.tokens.length);
+        request.fed = run.sequence.length;
+        continue;
+      }
       cache.record(run.sequence, run.tokens);
       const known = [...request.prompt, ...request.generated];
       check(run.sequence.tokens.every((token, i) => token === known[i]), "fed in order, each token once");
       check(run.sequence.tokens.length === request.fed, "fed as far as it says");
       if (run.logits === "none") continue;
       check(run.sequence.tokens.length === known.length, "logits after the last token only");
-      request.generated.push((request.id * 7 + request.generated.length) % VOCAB);
+      request.generated.push(nextToken(request));
       if (request.generated.length === request.wanted) end(request);
     }
   };
@@ -122,7 +151,7 @@ function trace(seed: number): number {
       const leader = d.chance(0.2) ? all.at(-1) : undefined;
       const like = leader ?? (d.chance(0.3) ? all.at(-1) : undefined);
       all.push(like ? { ...request, prompt: like.prompt, maxLength: like.prompt.length + request.wanted, leader } : request);
-      add(all.at(-1)!);
+      add(d.chance(0.3) ? guessing(all.at(-1)!, d) : all.at(-1)!);
     }
     if (present.size > 0 && d.chance(0.05)) {
       const victim = d.pick([...present]);
