@@ -1,3 +1,4 @@
+import type { FusedKernels } from "./fusion.ts";
 import type { PlainDType, Tensor } from "./tensor.ts";
 
 /** How keys or values are stored. */
@@ -154,6 +155,8 @@ export interface Kernels {
   adjust(x: Tensor, how: Adjustment, by: number): void;
   /** x += y. */
   add(x: Tensor, y: Tensor): void;
+  /** Several ops in one pass, where the backend has that. */
+  readonly fused?: FusedKernels;
   /** Ends threads, if there are any. */
   close(): void;
 }

@@ -103,6 +103,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
     },
     packer: (spec) => wasmPacker(device, exact === "u8s8" ? 0x80808080 | 0 : 0, spec),
     linear: linears.linear,
+    fused: linears.fused,
     embed: linears.rows,
     gather: linears.rows,
     rmsNorm: (out, x, weight, eps) => norm(kernel.rms_norm, out, x, weight, undefined, eps),

@@ -14,7 +14,14 @@ export const KERNEL = 448;
 export const UNITS = 452;
 export const CHUNK = 456;
 export const PARAMS = 512;
-export const PARAM_COUNT = 16;
+export const PARAM_COUNT = 32;
+
+/**
+ * Parameters of the linear kernels: activations, rows m, columns k (f32) or groups, how many tokens go through a run of tiles before the
+ * next ones, which activation gates; then a table of up to three parts of PART_WORDS: out, weight, bias or 0, rows n.
+ */
+export const LINEAR = { x: 0, m: 1, k: 2, stripe: 3, activation: 4, table: 5 } as const;
+export const PART_WORDS = 4;
 
 export const SCRATCH = 1024;
 /** Bytes of scratch for each thread. */

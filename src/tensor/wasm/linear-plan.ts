@@ -1,11 +1,13 @@
+import type { FusedKernels, Linear } from "../fusion.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Device } from "./device.ts";
 import { Workspace } from "./device.ts";
 import type { KernelOptions } from "./kernels/common.ts";
-import { ACT16_MAX, ACT8_MAX, HALF_SHIFT, TILE_ROWS, tileBytes, tilesOf, X_BLOCK } from "./layout.ts";
-import { blockOrder } from "./program.ts";
+import type { BlockOrder } from "./kernels/quantise.ts";
+import { ACT16_MAX, ACT8_MAX, HALF_SHIFT, LINEAR, TILE_ROWS, tileBytes, tilesOf, X_BLOCK } from "./layout.ts";
+import { blockOrder, GATED_ACTIVATIONS } from "./program.ts";
 
-/** Multiplications below which a linear stays on one thread: some 4 microseconds. */
+/** Bytes of weights, times rows of activations, below which a linear stays on one thread: some 4 microseconds. */
 const ALONE = 1 << 17;
 /** Bytes of weights in a chunk of a GEMV: long enough for the memory's own prefetching, short enough that threads end together. */
 const GEMV_CHUNK = 1 << 15;
@@ -15,84 +17,156 @@ const STRIPE_BYTES = 1 << 19;
 /** A stripe is a multiple of every number of tokens that tile functions take at once. */
 const STRIPE_STEP = 12;
 
-interface Quantised {
+/** How weights of one packed format are multiplied. */
+interface Format {
   readonly linear: number;
+  readonly add: number;
+  readonly gated: number;
   readonly row: number;
-  readonly quantise: number;
+  /** What the format's activations must be; undefined: f32 as they are. */
+  readonly blocks?: Blocks;
+}
+
+/** Activations in blocks of 32 columns, as some weight formats read them. */
+interface Blocks {
+  /** The format of a tensor of such blocks. */
+  readonly name: string;
+  readonly order: BlockOrder;
+  /** Bytes of a tile of the weights. */
   readonly stride: number;
-  /** What stored values are too large by. */
+  /** What stored weights are too large by. */
   readonly offset: number;
   readonly factor: number;
 }
 
 /** Linears and row lookups over packed weights. */
 export function linearPlan(device: Device, method: KernelOptions) {
-  const blocks = new Workspace(device, "quantised activations");
+  const workspace = new Workspace(device, "quantised activations");
   const { params, paramsF32 } = device;
   const most = method.activations === "int8" ? ACT8_MAX : ACT16_MAX;
-  const plan = (format: "int8" | "int4", half: boolean): Quantised => {
-    const suffix = `${format}_${half ? "half" : "f32"}`;
-    return {
-      linear: device.kernel(`linear_${suffix}`),
-      row: device.kernel(`row_${suffix}`),
-      quantise: device.kernel(`quantise_${blockOrder(method, format)}`),
-      stride: tileBytes(format, half),
-      offset: format === "int4" ? 8 : method.dot === "u8s8" ? 128 : 0,
-      factor: (half ? 1 / HALF_SHIFT : 1) / most,
-    };
+  const kernels = (suffix: string) => ({
+    linear: device.kernel(`linear_${suffix}`),
+    add: device.kernel(`linear_add_${suffix}`),
+    gated: device.kernel(`linear_gated_${suffix}`),
+    row: device.kernel(`row_${suffix}`),
+  });
+  const quantised = (format: "int8" | "int4", half: boolean): Format & { blocks: Blocks } => {
+    const order = blockOrder(method, format);
+    const offset = format === "int4" ? 8 : method.dot === "u8s8" ? 128 : 0;
+    const factor = (half ? 1 / HALF_SHIFT : 1) / most;
+    return { ...kernels(`${format}_${half ? "half" : "f32"}`), blocks: { name: `${method.activations} ${order} ${offset}${half ? " half" : ""}`, order, stride: tileBytes(format, half), offset, factor } };
   };
-  const plans = { int8: [plan("int8", true), plan("int8", false)], int4: [plan("int4", true), plan("int4", false)] };
-  const linearF32 = device.kernel("linear_f32");
-  const rowF32 = device.kernel("row_f32");
+  const formats = { int8: [quantised("int8", true), quantised("int8", false)], int4: [quantised("int4", true), quantised("int4", false)] } as const;
+  const f32: Format = kernels("f32");
   const copy = device.kernel("copy");
+  const orders = [...new Set(Object.values(formats).flatMap((pair) => pair.map(({ blocks }) => blocks.order)))];
+  const byOrder = (prefix: string) => Object.fromEntries(orders.map((order) => [order, device.kernel(`${prefix}_${order}`)])) as Record<BlockOrder, number>;
+  const quantise = byOrder("quantise");
+  const norms = { rms: byOrder("rms_norm"), layer: byOrder("layer_norm") };
 
   /** How a weight is packed: its size tells which scales it has. */
-  const quantisedPlan = (w: Tensor, tileCount: number): Quantised | undefined => {
+  const formatOf = (w: Tensor): Format => {
     if (w.dtype !== "packed") throw new TypeError(`${w.name || "a weight"} is ${w.dtype}: these kernels compute with weights from their own packer`);
-    if (w.format === "f32") return undefined;
-    const [narrow, wide] = plans[w.format as "int8" | "int4"];
-    return w.data.length === tileCount * narrow.stride ? narrow : wide;
+    if (w.format === "f32") return f32;
+    const { tiles, groups } = tilesOf(w.shape[0], w.shape[1]);
+    const [narrow, wide] = formats[w.format as "int8" | "int4"];
+    return w.data.length === tiles * groups * narrow.blocks.stride ? narrow : wide;
   };
 
+  const blockParams = ({ offset, factor }: Blocks, at: number): void => {
+    params[at] = offset;
+    paramsF32[at + 1] = factor;
+  };
+
+  /** Address of x as the weights want it. @throws TypeError for blocks made for others. */
+  const activations = (x: Tensor, { blocks }: Format, m: number, k: number): number => {
+    if (x.dtype === "packed") {
+      if (x.format !== blocks?.name) throw new TypeError(`${x.name}: these weights want activations as ${blocks?.name ?? "f32"}, found ${x.format}`);
+      return device.address(x);
+    }
+    const from = device.address(x);
+    if (!blocks) return from;
+    const groups = (k + 31) >> 5;
+    const to = workspace.ensure(m * groups * X_BLOCK);
+    params[0] = from;
+    params[1] = to;
+    params[2] = k;
+    params[3] = groups;
+    blockParams(blocks, 4);
+    if (m * k < 32768) device.run(quantise[blocks.order], m);
+    else device.runAll(quantise[blocks.order], m, Math.max(1, Math.ceil(8192 / k)));
+    return to;
+  };
+
+  /** One job over the parts' tiles, or (gated) over those of the first part. */
+  const multiply = (how: "linear" | "add" | "gated", outs: readonly Tensor[], x: Tensor, parts: readonly Linear[], activation = 0): void => {
+    const { weight } = parts[0];
+    const format = formatOf(weight);
+    const k = weight.shape[1];
+    const m = x.rows;
+    const source = activations(x, format, m, k);
+    const rowBytes = format.blocks ? ((k + 31) >> 5) * X_BLOCK : k * 4;
+    let at: number = LINEAR.table;
+    let tiles = 0;
+    let bytes = 0;
+    for (let i = 0; i < parts.length; i++) {
+      const { weight, bias } = parts[i];
+      params[at++] = outs[i] ? device.address(outs[i]) : 0;
+      params[at++] = device.address(weight);
+      params[at++] = bias ? device.address(bias) : 0;
+      params[at++] = weight.shape[0];
+      if (i === 0 || how !== "gated") tiles += (weight.shape[0] + TILE_ROWS - 1) >> 3;
+      bytes += weight.data.byteLength;
+    }
+    params[LINEAR.x] = source;
+    params[LINEAR.m] = m;
+    params[LINEAR.k] = format.blocks ? (k + 31) >> 5 : k;
+    params[LINEAR.stripe] = Math.max(STRIPE_STEP, Math.floor(STRIPE_BYTES / rowBytes / STRIPE_STEP) * STRIPE_STEP);
+    params[LINEAR.activation] = activation;
+    const kernel = format[how];
+    if (m * bytes < ALONE) device.run(kernel, tiles);
+    else {
+      const chunk = Math.min(Math.ceil(tiles / (4 * device.threads)), Math.ceil(((m === 1 ? GEMV_CHUNK : GEMM_CHUNK) * tiles) / bytes));
+      device.runAll(kernel, tiles, Math.max(1, chunk));
+    }
+  };
+
+  const one: Linear[] = [];
   return {
-    linear(out: Tensor, x: Tensor, w: Tensor, bias?: Tensor): void {
-      const n = w.shape[0];
-      const k = w.shape[1];
-      const m = out.data.length / n;
-      const tiles = Math.ceil(n / TILE_ROWS);
-      const groups = (k + 31) >> 5;
-      const found = quantisedPlan(w, tiles * groups);
-      let source = device.address(x);
-      let rowBytes = k * 4;
-      if (found) {
-        rowBytes = groups * X_BLOCK;
-        const target = blocks.ensure(m * rowBytes);
-        params[0] = source;
-        params[1] = target;
-        params[2] = k;
-        params[3] = groups;
-        params[4] = found.offset;
-        paramsF32[5] = found.factor;
-        if (m * k < 32768) device.run(found.quantise, m);
-        else device.runAll(found.quantise, m, Math.max(1, Math.ceil(8192 / k)));
-        source = target;
-      }
-      params[0] = device.address(out);
-      params[1] = source;
-      params[2] = device.address(w);
-      params[3] = bias ? device.address(bias) : 0;
-      params[4] = m;
-      params[5] = n;
-      params[6] = found ? groups : k;
-      params[7] = Math.max(STRIPE_STEP, Math.floor(STRIPE_BYTES / rowBytes / STRIPE_STEP) * STRIPE_STEP);
-      const kernel = found ? found.linear : linearF32;
-      if (m * n * k < ALONE) device.run(kernel, tiles);
-      else {
-        const perTile = w.data.length / tiles;
-        const chunk = Math.min(Math.ceil(tiles / (4 * device.threads)), Math.ceil((m === 1 ? GEMV_CHUNK : GEMM_CHUNK) / perTile));
-        device.runAll(kernel, tiles, Math.max(1, chunk));
-      }
+    linear(out: Tensor, x: Tensor, weight: Tensor, bias?: Tensor): void {
+      one[0] = { weight, bias };
+      multiply("linear", [out], x, one);
     },
+
+    fused: {
+      together: (parts) => parts.every(({ weight }) => formatOf(weight) === formatOf(parts[0].weight)),
+      inputs(parts, [rows, cols]) {
+        const blocks = formatOf(parts[0].weight).blocks;
+        if (!blocks || !parts.every(({ weight }) => formatOf(weight).blocks === blocks)) return undefined;
+        return { format: blocks.name, bytes: rows * ((cols + 31) >> 5) * X_BLOCK };
+      },
+      norm(out, x, kind, { weight, bias }, eps, parts) {
+        const { blocks } = formatOf(parts[0].weight);
+        const n = weight.cols;
+        params[0] = device.address(out);
+        params[1] = device.address(x);
+        params[2] = device.address(weight);
+        params[3] = bias ? device.address(bias) : 0;
+        params[4] = n;
+        paramsF32[5] = eps;
+        params[6] = (n + 31) >> 5;
+        blockParams(blocks!, 7);
+        const kernel = norms[kind][blocks!.order];
+        if (x.rows * n < 16384) device.run(kernel, x.rows);
+        else device.runAll(kernel, x.rows, Math.max(1, Math.ceil(4096 / n)));
+      },
+      linears: (outs, x, parts) => multiply("linear", outs, x, parts),
+      addLinear(sum, x, part) {
+        one[0] = part;
+        multiply("add", [sum], x, one);
+      },
+      gatedLinear: (out, x, gate, up, activation) => multiply("gated", [out], x, [gate, up], GATED_ACTIVATIONS.indexOf(activation)),
+    } satisfies FusedKernels,
 
     /** out[i] = row ids[i] of a packed table or of plain f32 rows. */
     rows(out: Tensor, table: Tensor, ids: Int32Array): void {
@@ -108,16 +182,15 @@ export function linearPlan(device: Device, method: KernelOptions) {
         }
         return;
       }
-      const { tiles, groups } = tilesOf(table.shape[0], cols);
-      const found = quantisedPlan(table, tiles * groups);
-      const perTile = found ? groups * found.stride : cols * TILE_ROWS * 4;
+      const { row, blocks } = formatOf(table);
+      const perTile = blocks ? ((cols + 31) >> 5) * blocks.stride : cols * TILE_ROWS * 4;
       for (let i = 0; i < ids.length; i++) {
         params[0] = to + i * cols * 4;
         params[1] = from + (ids[i] >> 3) * perTile;
         params[2] = ids[i] & 7;
         params[3] = cols;
-        params[4] = found ? found.offset : 0;
-        device.run(found ? found.row : rowF32, 1);
+        params[4] = blocks ? blocks.offset : 0;
+        device.run(row, 1);
       }
     },
   };

@@ -1,10 +1,12 @@
+import type { Activation } from "../kernels.ts";
 import type { KernelOptions } from "./kernels/common.ts";
 import { emitAttention } from "./kernels/attention.ts";
 import { emitKvWrite } from "./kernels/kv-write.ts";
-import { emitLinearF32 } from "./kernels/linear-f32.ts";
-import { emitLinear } from "./kernels/linear-quantised.ts";
-import { emitNorms, emitRope } from "./kernels/norm.ts";
-import { emitLogits, emitPointwise, emitSoftmax } from "./kernels/pointwise.ts";
+import { emitGates, emitLinears } from "./kernels/linear.ts";
+import { f32Tiles } from "./kernels/linear-f32.ts";
+import { quantisedTiles } from "./kernels/linear-quantised.ts";
+import { emitNorms, emitQuantisedNorms, emitRope } from "./kernels/norm.ts";
+import { emitLogits, emitPointwise, emitSoftmax, GATED } from "./kernels/pointwise.ts";
 import { emitPool } from "./kernels/pool.ts";
 import type { BlockOrder } from "./kernels/quantise.ts";
 import { emitQuantise } from "./kernels/quantise.ts";
@@ -17,6 +19,9 @@ export interface Program {
   /** Names of the kernels; a name's index is the number by which `run` calls it. */
   readonly kernels: readonly string[];
 }
+
+/** Names of the activations that gate; an index is the number by which kernels know one. */
+export const GATED_ACTIVATIONS = Object.keys(GATED) as readonly Activation[];
 
 /** Order of the values in activation blocks that a weight format wants. */
 export function blockOrder({ dot, activations }: KernelOptions, format: "int8" | "int4"): BlockOrder {
@@ -45,15 +50,19 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
   const threadIndex = module.global("i32");
   const emitter = { ...options, module, scratch };
 
-  for (const order of new Set([blockOrder(options, "int8"), blockOrder(options, "int4")])) emitQuantise(emitter, `quantise_${order}`, order);
+  for (const order of new Set([blockOrder(options, "int8"), blockOrder(options, "int4")])) {
+    const group = emitQuantise(emitter, `quantise_${order}`, order);
+    emitQuantisedNorms(emitter, order, group);
+  }
+  const gates = emitGates(emitter);
   for (const format of ["int8", "int4"] as const) {
     for (const half of [true, false]) {
       const suffix = `${format}_${half ? "half" : "f32"}`;
-      emitLinear(emitter, `linear_${suffix}`, { format, half });
+      emitLinears(emitter, suffix, quantisedTiles(emitter, `tile_${suffix}`, { format, half }), gates);
       emitRow(emitter, `row_${suffix}`, { format, half });
     }
   }
-  emitLinearF32(emitter);
+  emitLinears(emitter, "f32", f32Tiles(emitter), gates);
   emitRowF32(emitter);
   emitCopy(emitter);
   emitNorms(emitter);

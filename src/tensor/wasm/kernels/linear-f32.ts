@@ -1,56 +1,24 @@
 import type { Func } from "../assembler.ts";
-import { br_if, call, f32x4, i32, if_, local, loop, v128 } from "../assembler.ts";
+import { f32x4, i32, if_, local, v128 } from "../assembler.ts";
 import type { Emitter } from "./common.ts";
-import { madd, param, range, repeat } from "./common.ts";
+import { madd, repeat } from "./common.ts";
+import type { TileFamily } from "./linear.ts";
 import { storeRows } from "./linear-store.ts";
 
 /** Tokens that share each loaded weight vector. */
 const TOKENS = [3, 1];
 
-/**
- * Kernel "linear_f32": out[m, n] = x[m, k] . w^T for f32 weights packed 8 rows side by side; units are tiles of 8 rows. Parameters as
- * LINEAR_PARAMS, with k in the place of groups. Even and odd columns have a sum each, whatever m is.
- */
-export function emitLinearF32(emitter: Emitter): void {
-  const { module } = emitter;
-  const tiles = TOKENS.map((tokens) => ({ tokens, func: emitTile(emitter, tokens) }));
-  module.kernel("linear_f32", (first, last) => {
-    const [m, n, k, stripe] = [local("i32", param(4)), local("i32", param(5)), local("i32", param(6)), local("i32", param(7))];
-    const bias = local("i32", param(3));
-    const start = local("i32", 0);
-    const end = local("i32");
-    const token = local("i32");
-    const x = local("i32");
-    const out = local("i32");
-    loop((nextStripe) => {
-      end.set(i32.add(start, stripe));
-      if_(i32.gt_s(end, m), () => end.set(m));
-      range(first, last, 1, (tile) => {
-        token.set(start);
-        x.set(i32.add(param(1), i32.shl(i32.mul(start, k), 2)));
-        out.set(i32.add(param(0), i32.add(i32.shl(i32.mul(start, n), 2), i32.shl(tile, 5))));
-        const rows = local("i32", i32.sub(n, i32.shl(tile, 3)));
-        const w = i32.add(param(2), i32.shl(i32.mul(tile, k), 5));
-        for (const { tokens, func } of tiles) {
-          if_(i32.le_s(i32.add(token, tokens), end), () => {
-            loop((again) => {
-              call(func, out, x, w, i32.add(bias, i32.and(i32.shl(tile, 5), i32.sub(0, i32.ne(bias, 0)))), k, n, rows);
-              token.add(tokens);
-              x.add(i32.mul(k, 4 * tokens));
-              out.add(i32.mul(n, 4 * tokens));
-              br_if(again, i32.le_s(i32.add(token, tokens), end));
-            });
-          });
-        }
-      });
-      start.set(end);
-      br_if(nextStripe, i32.lt_s(start, m));
-    });
-  });
+/** Products with f32 weights packed 8 rows side by side. Even and odd columns have a sum each, whatever the number of tokens is. */
+export function f32Tiles(emitter: Emitter): TileFamily {
+  return {
+    tiles: TOKENS.map((tokens) => ({ tokens, func: emitTile(emitter, tokens) })),
+    rowBytes: (k) => i32.shl(k, 2),
+    tileBytes: (k) => i32.shl(k, 5),
+  };
 }
 
 function emitTile(emitter: Emitter, tokens: number): Func {
-  return emitter.module.func(`linear_f32_${tokens}`, ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], undefined, (out, x, w, bias, k, n, rows) => {
+  return emitter.module.func(`linear_f32_${tokens}`, ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], undefined, (out, x, w, bias, k, stride, rows) => {
     const xs = Array.from({ length: tokens }, (_, t) => (t === 0 ? x : local("i32", i32.add(x, i32.mul(k, 4 * t)))));
     // sums[token][even or odd column][rows 0..3 or 4..7]
     const sums = xs.map(() => [0, 1].map(() => [local("v128"), local("v128")]));
@@ -77,7 +45,7 @@ function emitTile(emitter: Emitter, tokens: number): Func {
     });
     for (const [[low, high]] of sums) {
       storeRows(emitter, out, low, high, rows);
-      out.add(i32.shl(n, 2));
+      out.add(i32.shl(stride, 2));
     }
   });
 }

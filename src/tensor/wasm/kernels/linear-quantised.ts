@@ -1,14 +1,12 @@
 import type { Expr, Func, Local } from "../assembler.ts";
-import { br_if, call, f32x4, i16x8, i32, i32x4, if_, local, loop, v128 } from "../assembler.ts";
+import { f32x4, i16x8, i32, i32x4, if_, local, v128 } from "../assembler.ts";
 import { GROUP, TILE_ROWS, tileBytes, X_BLOCK, X_SCALE, X_SUM, X_SUM_HIGH } from "../layout.ts";
 import type { Emitter } from "./common.ts";
-import { madd, param, pick, range, repeat } from "./common.ts";
+import { madd, pick, repeat } from "./common.ts";
+import type { TileFamily } from "./linear.ts";
 import { storeRows } from "./linear-store.ts";
 
 type V128 = Expr<"v128">;
-
-/** Parameters of the linear kernels, in order. `stripe`: how many tokens to take through a run of weight tiles before the next ones. */
-export const LINEAR_PARAMS = ["out", "x", "weight", "bias", "m", "n", "groups", "stripe"] as const;
 
 export interface WeightFormat {
   readonly format: "int8" | "int4";
@@ -29,60 +27,23 @@ function tokensAtOnce(path: "pairs" | "limbs" | "bytes", { format }: WeightForma
 }
 
 /**
- * Kernel `name`: out[m, n] = x . w^T for packed int8 or int4 weights; units are tiles of 8 rows of w. Within a group of 32 columns sums are
- * exact integers; groups add up in order, in f32, one accumulator for each (row, token). So neither m nor the path changes a bit.
+ * Products with packed int8 or int4 weights. Within a group of 32 columns sums are exact integers; groups add up in order, in f32, one
+ * accumulator for each (row, token). So neither the number of tokens nor the path changes a bit.
  */
-export function emitLinear(emitter: Emitter, name: string, weight: WeightFormat): void {
-  const { module, dot, activations } = emitter;
+export function quantisedTiles(emitter: Emitter, name: string, weight: WeightFormat): TileFamily {
+  const { dot, activations } = emitter;
   const path = dot === "pairs" ? "pairs" : activations === "int8" ? "bytes" : "limbs";
-  const tiles = tokensAtOnce(path, weight, emitter).map((tokens) => ({ tokens, func: emitTile(emitter, `${name}_${tokens}`, weight, tokens) }));
-  const stride = tileBytes(weight.format, weight.half);
-
-  module.kernel(name, (first, last) => {
-    const [m, n, groups, stripe] = [local("i32", param(4)), local("i32", param(5)), local("i32", param(6)), local("i32", param(7))];
-    const bias = local("i32", param(3));
-    const xRow = local("i32", i32.mul(groups, X_BLOCK));
-    const start = local("i32", 0);
-    const end = local("i32");
-    const token = local("i32");
-    const w = local("i32");
-    const x = local("i32");
-    const out = local("i32");
-    loop((nextStripe) => {
-      end.set(i32.add(start, stripe));
-      if_(i32.gt_s(end, m), () => end.set(m));
-      w.set(i32.add(param(2), i32.mul(i32.mul(first, groups), stride)));
-      range(first, last, 1, (tile) => {
-        token.set(start);
-        x.set(i32.add(param(1), i32.mul(start, xRow)));
-        out.set(i32.add(param(0), i32.add(i32.shl(i32.mul(start, n), 2), i32.shl(tile, 5))));
-        const rows = local("i32", i32.sub(n, i32.shl(tile, 3)));
-        for (const { tokens, func } of tiles) {
-          const step = () => {
-            call(func, out, x, w, i32.add(bias, i32.and(i32.shl(tile, 5), i32.sub(0, i32.ne(bias, 0)))), groups, n, rows);
-            token.add(tokens);
-            x.set(i32.add(x, i32.mul(xRow, tokens)));
-            out.set(i32.add(out, i32.mul(n, 4 * tokens)));
-          };
-          if_(i32.le_s(i32.add(token, tokens), end), () => {
-            loop((again) => {
-              step();
-              br_if(again, i32.le_s(i32.add(token, tokens), end));
-            });
-          });
-        }
-        w.set(i32.add(w, i32.mul(groups, stride)));
-      });
-      start.set(end);
-      br_if(nextStripe, i32.lt_s(start, m));
-    });
-  });
+  return {
+    tiles: tokensAtOnce(path, weight, emitter).map((tokens) => ({ tokens, func: emitTile(emitter, `${name}_${tokens}`, weight, tokens) })),
+    rowBytes: (groups) => i32.mul(groups, X_BLOCK),
+    tileBytes: (groups) => i32.mul(groups, tileBytes(weight.format, weight.half)),
+  };
 }
 
 /** One tile of 8 rows times `tokens` tokens over all groups. */
 function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: number): Func {
   const { module, dot } = emitter;
-  return module.func(name, ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], undefined, (out, x, w, bias, groups, n, rows) => {
+  return module.func(name, ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], undefined, (out, x, w, bias, groups, stride, rows) => {
     const xs = Array.from({ length: tokens }, (_, t) => (t === 0 ? x : local("i32", i32.add(x, i32.mul(groups, X_BLOCK * t)))));
     const sums = Array.from({ length: tokens }, () => [local("v128"), local("v128")] as const);
     // Both halves (4 rows each) at once where registers suffice; else one after the other within a group.
@@ -108,7 +69,7 @@ function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: 
     });
     for (const [low, high] of sums) {
       storeRows(emitter, out, low, high, rows);
-      out.set(i32.add(out, i32.shl(n, 2)));
+      out.set(i32.add(out, i32.shl(stride, 2)));
     }
   });
 }

@@ -1,7 +1,40 @@
-import type { Expr } from "../assembler.ts";
-import { f32, f32x4, i32, i8x16, if_, local, v128 } from "../assembler.ts";
+import type { Expr, Func } from "../assembler.ts";
+import { call, f32, f32x4, i32, i32x4, i8x16, if_, local, v128 } from "../assembler.ts";
+import { GROUP, X_BLOCK } from "../layout.ts";
 import type { Emitter } from "./common.ts";
 import { floats, param, paramF32, range, sumF32 } from "./common.ts";
+
+/** Statistics of rows of n floats: sets `mean` (if `centred`) and `scale` = 1 / sqrt(mean square + eps) for the row at x. */
+function emitStatistics(centred: boolean, x: Expr<"i32">, n: Expr<"i32">, eps: () => Expr<"f32">) {
+  const count = local("f32", f32.convert_i32_s(n));
+  const [mean, scale, sum, value] = [local("v128"), local("v128"), local("v128"), local("v128")];
+  const centre = (part: Expr<"v128">) => (centred ? f32x4.sub(part, mean) : part);
+  const total = (visit: (value: Expr<"v128">) => Expr<"v128">) => {
+    sum.set(f32x4.const(0));
+    floats(
+      n,
+      (at) => {
+        value.set(v128.load(i32.add(x, at)));
+        sum.set(f32x4.add(sum, visit(value)));
+      },
+      (at) => {
+        value.set(v128.load32_splat(i32.add(x, at)));
+        sum.set(f32x4.add(sum, f32x4.replace_lane(0, f32x4.const(0), f32x4.extract_lane(0, visit(value)))));
+      },
+    );
+    return f32.div(sumF32(sum), count);
+  };
+  return {
+    measure() {
+      if (centred) mean.set(f32x4.splat(total((part) => part)));
+      const variance = total((part) => f32x4.mul(centre(part), centre(part)));
+      scale.set(f32x4.splat(f32.div(1, f32.sqrt(f32.add(variance, eps())))));
+    },
+    normal: (part: Expr<"v128">, weight: Expr<"v128">) => f32x4.mul(f32x4.mul(centre(part), scale), weight),
+  };
+}
+
+type Load = "load" | "load32_zero";
 
 /** Kernels "rms_norm" and "layer_norm": rows [first, last) of x [rows, n]; params out, x, weight, bias, n, eps, rows of the weight, which take turns. out may be x. */
 export function emitNorms({ module }: Emitter): void {
@@ -11,47 +44,72 @@ export function emitNorms({ module }: Emitter): void {
       const start = local("i32", i32.shl(i32.mul(first, n), 2));
       const x = local("i32", i32.add(param(1), start));
       const out = local("i32", i32.add(param(0), start));
-      const count = local("f32", f32.convert_i32_s(n));
-      const mean = local("v128");
-      const sum = local("v128");
-      const value = local("v128");
-      const total = (visit: (value: Expr<"v128">) => Expr<"v128">) => {
-        sum.set(f32x4.const(0));
-        floats(
-          n,
-          (at) => {
-            value.set(v128.load(i32.add(x, at)));
-            sum.set(f32x4.add(sum, visit(value)));
-          },
-          (at) => {
-            value.set(v128.load32_splat(i32.add(x, at)));
-            sum.set(f32x4.add(sum, f32x4.replace_lane(0, f32x4.const(0), f32x4.extract_lane(0, visit(value)))));
-          },
-        );
-        return f32.div(sumF32(sum), count);
-      };
-      const centre = (part: Expr<"v128">) => (centred ? f32x4.sub(part, mean) : part);
+      const { measure, normal } = emitStatistics(centred, x, n, () => paramF32(5));
       range(first, last, 1, (row) => {
         const turn = local("i32", i32.shl(i32.mul(i32.rem_u(row, turns), n), 2));
         weight.set(i32.add(param(2), turn));
         if (centred) bias.set(param(3));
         if (centred) if_(bias, () => bias.add(turn));
-        if (centred) mean.set(f32x4.splat(total((part) => part)));
-        const variance = total((part) => f32x4.mul(centre(part), centre(part)));
-        const scale = local("v128", f32x4.splat(f32.div(1, f32.sqrt(f32.add(variance, paramF32(5))))));
-        const scaled = (at: Expr<"i32">, load: "load" | "load32_zero") =>
-          f32x4.mul(f32x4.mul(centre(v128[load](i32.add(x, at))), scale), v128[load](i32.add(weight, at)));
-        const write = (shift: (part: Expr<"v128">, at: Expr<"i32">, load: "load" | "load32_zero") => Expr<"v128">) =>
+        measure();
+        const at = (base: Expr<"i32">, offset: Expr<"i32">, load: Load) => v128[load](i32.add(base, offset));
+        const write = (shift: (part: Expr<"v128">, offset: Expr<"i32">, load: Load) => Expr<"v128">) => {
+          const value = (offset: Expr<"i32">, load: Load) => shift(normal(at(x, offset, load), at(weight, offset, load)), offset, load);
           floats(
             n,
-            (at) => v128.store(i32.add(out, at), shift(scaled(at, "load"), at, "load")),
-            (at) => v128.store32_lane(0, i32.add(out, at), shift(scaled(at, "load32_zero"), at, "load32_zero")),
+            (offset) => v128.store(i32.add(out, offset), value(offset, "load")),
+            (offset) => v128.store32_lane(0, i32.add(out, offset), value(offset, "load32_zero")),
           );
+        };
         const plain = () => write((part) => part);
-        if (centred) if_(bias, () => write((part, at, load) => f32x4.add(part, v128[load](i32.add(bias, at)))), plain);
+        if (centred) if_(bias, () => write((part, offset, load) => f32x4.add(part, at(bias, offset, load))), plain);
         else plain();
         x.add(i32.shl(n, 2));
         out.add(i32.shl(n, 2));
+      });
+    });
+  }
+}
+
+/**
+ * Kernels "rms_norm_ORDER" and "layer_norm_ORDER": the same, made into blocks of quantised activations by `group` without being stored
+ * in between; params out, x, weight, bias, n, eps, groups, offset, factor.
+ */
+export function emitQuantisedNorms({ module, scratch }: Emitter, order: string, group: Func): void {
+  for (const centred of [false, true]) {
+    module.kernel(`${centred ? "layer_norm" : "rms_norm"}_${order}`, (first, last) => {
+      const [weight, bias, n] = [local("i32", param(2)), local("i32", param(3)), local("i32", param(4))];
+      const x = local("i32", i32.add(param(1), i32.shl(i32.mul(first, n), 2)));
+      const to = local("i32", i32.add(param(0), i32.mul(i32.mul(first, param(6)), X_BLOCK)));
+      const { measure, normal } = emitStatistics(centred, x, n, () => paramF32(5));
+      const count = local("i32");
+      range(first, last, 1, () => {
+        measure();
+        range(0, n, GROUP, (column) => {
+          const from = local("i32", i32.shl(column, 2));
+          count.set(i32.sub(n, column));
+          if_(
+            i32.ge_s(count, GROUP),
+            () => count.set(GROUP),
+            () => range(0, 4 * GROUP, 16, (at) => v128.store(i32.add(scratch, at), i32x4.const(0))),
+          );
+          const write = (shift: (part: Expr<"v128">, at: Expr<"i32">, load: Load) => Expr<"v128">) => {
+            const value = (at: Expr<"i32">, load: Load) => {
+              const place = local("i32", i32.add(from, at));
+              return shift(normal(v128[load](i32.add(x, place)), v128[load](i32.add(weight, place))), place, load);
+            };
+            floats(
+              count,
+              (at) => v128.store(i32.add(scratch, at), value(at, "load")),
+              (at) => v128.store32_lane(0, i32.add(scratch, at), value(at, "load32_zero")),
+            );
+          };
+          const plain = () => write((part) => part);
+          if (centred) if_(bias, () => write((part, place, load) => f32x4.add(part, v128[load](i32.add(bias, place)))), plain);
+          else plain();
+          call(group, scratch, to, param(7), paramF32(8));
+          to.add(X_BLOCK);
+        });
+        x.add(i32.shl(n, 2));
       });
     });
   }

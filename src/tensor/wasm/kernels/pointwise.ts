@@ -10,6 +10,13 @@ type V128 = Expr<"v128">;
 /** 2 * sqrt(2 / pi): gelu's tanh form is x * sigmoid(2u), with u = sqrt(2 / pi) * (x + 0.044715 x^3). */
 const GELU = 2 * Math.sqrt(2 / Math.PI);
 
+/** Activations that gate, in the order of their numbers. */
+export const GATED: Readonly<Record<Activation, (x: V128) => V128>> = {
+  silu: (x) => act("silu", x),
+  gelu: (x) => act("gelu", x),
+  relu2: (x) => act("relu2", x),
+};
+
 function act(kind: Activation, x: V128): V128 {
   if (kind === "relu2") {
     const positive = local("v128", f32x4.max(x, f32x4.const(0)));

@@ -1,4 +1,4 @@
-import type { Expr } from "../assembler.ts";
+import type { Expr, Func } from "../assembler.ts";
 import { br_if, call, f32, f32x4, i16x8, i32, i32x4, i8x16, if_, local, loop, memoryCopy, select, v128 } from "../assembler.ts";
 import { ACT16_MAX, ACT8_MAX, GROUP, X_BLOCK, X_SCALE, X_SUM } from "../layout.ts";
 import type { Emitter } from "./common.ts";
@@ -19,8 +19,8 @@ export type BlockOrder = "natural" | "nibbles" | "limbs" | "bytes";
 /** Parameters of the quantise kernels, in order. */
 export const QUANTISE_PARAMS = ["x", "blocks", "cols", "groups", "offset", "factor"] as const;
 
-/** Kernel `name`: rows [first, last) of x [rows, cols] f32 become blocks of 32 columns, the last one padded with zeros. */
-export function emitQuantise({ module, scratch }: Emitter, name: string, order: BlockOrder): void {
+/** Kernel `name`, and the function (from, to, offset, factor) that makes one block: rows [first, last) of x [rows, cols] f32 become blocks of 32 columns, the last one padded with zeros. */
+export function emitQuantise({ module, scratch }: Emitter, name: string, order: BlockOrder): Func {
   const group = module.func(`${name}_group`, ["i32", "i32", "i32", "f32"], undefined, (from, to, offset, factor) => {
     const x = Array.from({ length: 8 }, (_, i) => local("v128", v128.load(from, 16 * i)));
     // As integers, the bits of non-negative floats order like the floats, and NaN above all: a NaN shows in the scale.
@@ -89,5 +89,6 @@ export function emitQuantise({ module, scratch }: Emitter, name: string, order: 
       to.add(X_BLOCK);
     }
   });
+  return group;
 }
 
