@@ -33,7 +33,7 @@ export { PUBLISHED_SHARES, type Share, shareCounter } from "./runtime/hardware/s
 export { NCCL_LATENCY } from "./runtime/hardware/split.ts";
 export { type Formats, traceDecode, traced, type Traced, traceStep, type Workload } from "./runtime/hardware/trace.ts";
 export { type Batch, createModel, forward, makeBatch, type Model, type Run } from "./model/decoder.ts";
-export { type ModelConfig, parameterCount, type RopeConfig, type RopeScaling, validateConfig } from "./model/config.ts";
+export { type ModelConfig, type RopeConfig, type RopeScaling, validateConfig } from "./model/config.ts";
 export { type LoadOptions, loadWeights } from "./model/load.ts";
 export { type FileType, requantise } from "./model/requantise.ts";
 export { type Calibration, parseCalibration } from "./quant/calibration.ts";
@@ -47,7 +47,7 @@ export { TemplateError } from "./model/template/errors.ts";
 export { isFolder, memoryFolder, type ModelFolder, modelFolder } from "./model/formats/folder.ts";
 export { type ModelFile, openModel } from "./model/open.ts";
 export { randomWeights, SHAPES } from "./model/shapes.ts";
-export { type LayerWeights, linears, weightBytes, type Weights } from "./model/weights.ts";
+export { type LayerWeights, linears, parameterCount, weightBytes, type Weights } from "./model/weights.ts";
 export { FormatError } from "./model/formats/errors.ts";
 export { type ByteSource, memorySource } from "./model/formats/source.ts";
 export type { Tokenizer, TokenStream } from "./model/tokenizer/tokenizer.ts";

@@ -1,81 +1,108 @@
-import { type ModelConfig, type RopeConfig, type RopeScaling, validateConfig } from "./config.ts";
+import { type Architecture, ARCHITECTURES, type Sliding } from "./architecture-table.ts";
+import { type AttentionKind, type ModelConfig, type RopeConfig, validateConfig } from "./config.ts";
 import { FormatError, quote } from "./formats/errors.ts";
-import { getNumber, getString, type HasMetadata } from "./formats/gguf-values.ts";
+import { getBool, getNumber, getString, type HasMetadata } from "./formats/gguf-values.ts";
 import type { TensorInfo } from "./formats/source.ts";
+import { ropeFromGguf } from "./rope-gguf.ts";
 
-/** What is particular to one `general.architecture`; everything else is read from the metadata. */
-interface Architecture {
-  readonly ropeStyle: RopeConfig["style"];
-}
-
-/** GGUF files of `llama` carry q and k permuted for interleaved rotation; Qwen's rotate halves. */
-const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
-  llama: { ropeStyle: "interleaved" },
-  qwen2: { ropeStyle: "halves" },
-  qwen3: { ropeStyle: "halves" },
-};
+/** What is read of a file: its metadata and the names and shapes of its tensors. */
+type File = HasMetadata & { readonly tensors: ReadonlyMap<string, TensorInfo> };
 
 /** The decoder's config from a GGUF file's metadata and tensors. @throws FormatError naming the key that is missing or wrong. */
-export function configFromGguf(file: HasMetadata & { readonly tensors: ReadonlyMap<string, TensorInfo> }): ModelConfig {
+export function configFromGguf(file: File): ModelConfig {
   const architecture = getString(file, "general.architecture");
   if (!Object.hasOwn(ARCHITECTURES, architecture)) {
     const known = Object.keys(ARCHITECTURES).join(", ");
     throw new FormatError(file.name, `key "general.architecture": expected one of ${known}, found ${quote(architecture)}`);
   }
+  const kind = ARCHITECTURES[architecture];
   const number = (key: string, fallback?: number) => getNumber(file, `${architecture}.${key}`, fallback);
+  /** Undefined where the key is missing or 0, which stands for "not used". */
+  const factor = (key: string, fallback = 0) => number(key, fallback) || undefined;
   const embedding = file.tensors.get("token_embd.weight");
   if (!embedding) throw new FormatError(file.name, `tensor "token_embd.weight": expected in the file, found no such tensor`);
 
   const dim = number("embedding_length");
   const nHeads = number("attention.head_count");
+  const nLayers = number("block_count");
   const headDim = number("attention.key_length", dim / nHeads);
   const valueDim = number("attention.value_length", headDim);
   if (valueDim !== headDim) throw new FormatError(file.name, `key "${architecture}.attention.value_length": expected ${headDim}, the key length, found ${valueDim}`);
-  const config: ModelConfig = {
-    architecture,
-    name: getString(file, "general.name", architecture),
-    dim,
-    nLayers: number("block_count"),
-    nHeads,
-    nKvHeads: number("attention.head_count_kv", nHeads),
-    headDim,
-    ffnDim: number("feed_forward_length"),
-    vocabSize: embedding.shape[0],
-    contextLength: number("context_length"),
-    norm: "rms",
-    normEps: number("attention.layer_norm_rms_epsilon"),
-    rope: {
-      style: ARCHITECTURES[architecture].ropeStyle,
-      base: number("rope.freq_base", 10000),
-      dims: number("rope.dimension_count", headDim),
-      scaling: ropeScaling(file, architecture),
-    },
-    ffn: "gated",
-    activation: "silu",
-  };
+  const logitScale = kind.logitScale && factor("logit_scale");
+  const alibi = kind.alibi === undefined ? undefined : factor("attention.max_alibi_bias", kind.alibi);
   try {
-    return validateConfig(config);
+    return validateConfig({
+      ...{ architecture, name: getString(file, "general.name", architecture), dim, nLayers, nHeads, headDim },
+      nKvHeads: number("attention.head_count_kv", nHeads),
+      ffnDim: number("feed_forward_length"),
+      vocabSize: embedding.shape[0],
+      contextLength: number("context_length"),
+      norm: kind.norm,
+      normEps: number(kind.norm === "rms" ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"),
+      ...{ ffn: kind.ffn, activation: kind.activation },
+      ...attentionOf(file, architecture, kind, nLayers, headDim),
+      ...defined({
+        normPlacement: kind.normPlacement,
+        normWeights: kind.normWeights,
+        parallelResidual: isParallel(file, architecture, kind) || undefined,
+        alibi,
+        attentionScale: kind.wideScaleAt === nLayers ? 1 / Math.sqrt(dim / nHeads) : kind.scales ? factor("attention.scale") : undefined,
+        attentionCap: kind.caps ? factor("attn_logit_softcapping", kind.attentionCap) : undefined,
+        qkvClamp: kind.clamps ? factor("attention.clamp_kqv") : undefined,
+        embeddingScale: kind.scaledEmbedding ? Math.sqrt(dim) : kind.scales ? factor("embedding_scale") : undefined,
+        residualScale: kind.scales ? factor("residual_scale") : undefined,
+        logitScale: logitScale && (kind.logitScale === "divisor" ? 1 / logitScale : logitScale),
+        logitCap: kind.caps ? factor("final_logit_softcapping", kind.logitCap) : undefined,
+      }),
+    });
   } catch (error) {
-    throw new FormatError(file.name, (error as Error).message);
+    throw error instanceof FormatError ? error : new FormatError(file.name, (error as Error).message);
   }
 }
 
-function ropeScaling(file: HasMetadata, architecture: string): RopeScaling {
-  const key = `${architecture}.rope.scaling.type`;
-  const legacy = getNumber(file, `${architecture}.rope.scale_linear`, 1);
-  const type = getString(file, key, legacy === 1 ? "none" : "linear");
-  const factor = () => getNumber(file, `${architecture}.rope.scaling.factor`, legacy);
-  // Llama 3's own rule comes as ready factors in the tensor rope_freqs.weight, under the type "none" or "linear" with factor 1.
-  if (type === "none") return { type };
-  if (type === "linear") return { type, factor: factor() };
-  if (type === "llama3") {
-    return {
-      type,
-      factor: factor(),
-      lowFreqFactor: getNumber(file, `${architecture}.rope.scaling.low_freq_factor`, 1),
-      highFreqFactor: getNumber(file, `${architecture}.rope.scaling.high_freq_factor`, 4),
-      originalContext: getNumber(file, `${architecture}.rope.scaling.original_context_length`, 8192),
-    };
+/** The entries that have a value: a config says nothing of what its model lacks. */
+function defined<T extends object>(entries: T): { [K in keyof T]?: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(entries).filter(([, value]) => value !== undefined)) as { [K in keyof T]?: Exclude<T[K], undefined> };
+}
+
+function isParallel(file: File, architecture: string, { parallel }: Architecture): boolean {
+  if (parallel === "without ffn_norm") return !file.tensors.has("blk.0.ffn_norm.weight");
+  if (parallel === "by key") return getBool(file, `${architecture}.use_parallel_residual`);
+  return parallel === "always";
+}
+
+/** Rotations and windows of the usual layers, and of the alternate ones. */
+function attentionOf(file: File, architecture: string, kind: Architecture, nLayers: number, headDim: number): Pick<ModelConfig, "rope" | "window" | "alternate"> {
+  // Granite's switch for rotary positions; its other name says what it was meant for.
+  const rotates = !kind.scales || getBool(file, `${architecture}.rope.scaling.finetuned`, true);
+  const rope = kind.ropeStyle && rotates ? ropeFromGguf(file, architecture, kind.ropeStyle, headDim) : undefined;
+  if (kind.ropelessEvery) {
+    const layers = Array.from({ length: nLayers }, (_, i) => (i + 1) % kind.ropelessEvery! === 0);
+    return { rope, alternate: { rope: undefined, layers } };
   }
-  throw new FormatError(file.name, `key "${key}": expected none, linear or llama3, found ${quote(type)}`);
+  const window = kind.sliding && getNumber(file, `${architecture}.attention.sliding_window`, kind.sliding.window ?? 0);
+  if (!kind.sliding || !window || (kind.sliding.onlyLayers ?? nLayers) !== nLayers) return { rope };
+  const slides = slidingLayers(file, architecture, kind.sliding, nLayers);
+  const local: AttentionKind = { rope: rope && localRope(file, architecture, kind.sliding, rope), window };
+  if (kind.sliding.globalRope === false) return { ...local, rope: local.rope, alternate: { rope: undefined, layers: slides.map((slide) => !slide) } };
+  return { rope, alternate: { ...local, layers: slides } };
+}
+
+/** By layer: whether it slides its window. The file has a list, or a period other than the usual one, or neither. */
+function slidingLayers(file: File, architecture: string, { period: usual }: Sliding, nLayers: number): boolean[] {
+  const key = `${architecture}.attention.sliding_window_pattern`;
+  const found = file.metadata.get(key);
+  if (found?.type === "array") {
+    const layers = Array.from(found.value as ArrayLike<unknown>, (value) => value === true || (typeof value === "number" && value !== 0));
+    if (layers.length !== nLayers) throw new FormatError(file.name, `key ${quote(key)}: expected ${nLayers} items, one for each layer, found ${layers.length}`);
+    return layers;
+  }
+  const period = getNumber(file, key, usual);
+  return Array.from({ length: nLayers }, (_, i) => period === 0 || i % period < period - 1);
+}
+
+function localRope(file: File, architecture: string, { ropeBase, scaling }: Sliding, rope: RopeConfig): RopeConfig {
+  const base = getNumber(file, `${architecture}.rope.freq_base_swa`, ropeBase ?? rope.base);
+  if (scaling !== "global") return base === rope.base ? rope : { ...rope, base };
+  return { style: rope.style, base, dims: rope.dims, scaling: { type: "none" } };
 }

@@ -1,25 +1,14 @@
-import type { Activation, RopeStyle } from "../tensor/kernels.ts";
+import type { Activation } from "../tensor/kernels.ts";
+import { type RopeConfig, validateRope } from "./rope.ts";
 
-/** How rotary positions are stretched beyond the trained context. */
-export type RopeScaling =
-  | { readonly type: "none" }
-  /** Positions divided by `factor` (Chen et al. 2023). */
-  | { readonly type: "linear"; readonly factor: number }
-  /** Llama 3.1's rule: low frequencies divided by `factor`, high ones kept, a ramp between. */
-  | {
-      readonly type: "llama3";
-      readonly factor: number;
-      readonly lowFreqFactor: number;
-      readonly highFreqFactor: number;
-      readonly originalContext: number;
-    };
+export { type RopeConfig, ropeFrequencies, type RopeScaling } from "./rope.ts";
 
-export interface RopeConfig {
-  readonly style: RopeStyle;
-  readonly base: number;
-  /** How many of headDim's values rotate. */
-  readonly dims: number;
-  readonly scaling: RopeScaling;
+/** How the layers of one kind attend. */
+export interface AttentionKind {
+  /** Rotary positions; undefined where the layers have none. */
+  readonly rope: RopeConfig | undefined;
+  /** Positions that a query sees, its own among them; default all. */
+  readonly window?: number;
 }
 
 /** Everything about a decoder but its weights. Differences between architectures are data here, not code in the decoder. */
@@ -37,11 +26,50 @@ export interface ModelConfig {
   readonly contextLength: number;
   readonly norm: "rms" | "layer";
   readonly normEps: number;
-  /** Rotary positions; undefined where positions are learned and added to the embedding. */
+  /** Where a block's norms stand: on what it reads (default), on what it adds to the residual stream, or both. */
+  readonly normPlacement?: "before" | "after" | "both";
+  /** False: norms have no weights (OLMo). */
+  readonly normWeights?: boolean;
+  /** Attention and feed-forward block both read the layer's input, and their outputs are added together (GPT-J, GPT-NeoX). */
+  readonly parallelResidual?: boolean;
+  /** Rotary positions; undefined where positions are learned and added to the embedding, or given by `alibi`. */
   readonly rope: RopeConfig | undefined;
+  /** Positions that a query sees, its own among them; default all. */
+  readonly window?: number;
+  /** Layers that attend otherwise than `rope` and `window` say: by layer, whether it is one of them. */
+  readonly alternate?: AttentionKind & { readonly layers: readonly boolean[] };
+  /** ALiBi (Press et al. 2021): the steepest slope is 2^(-alibi / heads), heads rounded down to a power of two. */
+  readonly alibi?: number;
+  /** Factor on q.k; default 1 / sqrt(headDim). */
+  readonly attentionScale?: number;
+  /** Attention scores bend into (-attentionCap, attentionCap). */
+  readonly attentionCap?: number;
+  /** q, k and v go no further than this from 0. */
+  readonly qkvClamp?: number;
   /** `gated`: act(gate(x)) * up(x), three matrices. `plain`: act(up(x)), two. */
   readonly ffn: "gated" | "plain";
   readonly activation: Activation;
+  /** Factors on the embedding, on what blocks add to the residual stream, and on the logits; default 1. */
+  readonly embeddingScale?: number;
+  readonly residualScale?: number;
+  readonly logitScale?: number;
+  /** Logits bend into (-logitCap, logitCap). */
+  readonly logitCap?: number;
+}
+
+/** The usual kind of layer, and the alternate one where there is one. */
+export function attentionKinds({ rope, window, alternate }: ModelConfig): readonly AttentionKind[] {
+  return alternate ? [{ rope, window }, alternate] : [{ rope, window }];
+}
+
+/** The index in `attentionKinds` of a layer. */
+export function kindOfLayer({ alternate }: ModelConfig, layer: number): number {
+  return alternate?.layers[layer] ? 1 : 0;
+}
+
+/** Whether the model adds a learned vector for each position to the embedding. */
+export function learnsPositions({ rope, alibi }: ModelConfig): boolean {
+  return rope === undefined && alibi === undefined;
 }
 
 /** @throws RangeError naming the field and what is wrong with it. */
@@ -55,17 +83,16 @@ export function validateConfig(config: ModelConfig): ModelConfig {
     throw new RangeError(`nHeads: expected a multiple of nKvHeads (${config.nKvHeads}), found ${config.nHeads}`);
   }
   if (!(config.normEps >= 0 && config.normEps < 1)) throw new RangeError(`normEps: expected 0 to 1, found ${config.normEps}`);
-  const { rope } = config;
-  if (rope) {
-    if (!(rope.base > 0 && Number.isFinite(rope.base))) throw new RangeError(`rope base: expected a positive number, found ${rope.base}`);
-    if (!Number.isSafeInteger(rope.dims) || rope.dims < 2 || rope.dims % 2 !== 0 || rope.dims > config.headDim) {
-      throw new RangeError(`rope dims: expected an even number up to headDim (${config.headDim}), found ${rope.dims}`);
-    }
-    const { scaling } = rope;
-    if (scaling.type !== "none" && !(scaling.factor > 0 && Number.isFinite(scaling.factor))) {
-      throw new RangeError(`rope scaling factor: expected a positive number, found ${scaling.factor}`);
-    }
+  for (const field of ["alibi", "attentionScale", "attentionCap", "qkvClamp", "embeddingScale", "residualScale", "logitScale", "logitCap"] as const) {
+    const value = config[field];
+    if (value !== undefined && !(value > 0 && Number.isFinite(value))) throw new RangeError(`${field}: expected a positive number, found ${value}`);
   }
+  for (const { rope, window } of attentionKinds(config)) {
+    if (rope) validateRope(rope, config.headDim);
+    if (window !== undefined && !(Number.isSafeInteger(window) && window >= 1)) throw new RangeError(`window: expected a positive integer, found ${window}`);
+  }
+  const layers = config.alternate?.layers.length ?? config.nLayers;
+  if (layers !== config.nLayers) throw new RangeError(`alternate layers: expected ${config.nLayers} of them, found ${layers}`);
   return config;
 }
 
@@ -74,34 +101,3 @@ const MOST = {
   ...{ dim: 1 << 20, nLayers: 1 << 14, nHeads: 1 << 14, nKvHeads: 1 << 14, headDim: 1 << 16 },
   ...{ ffnDim: 1 << 24, vocabSize: 1 << 26, contextLength: 2 ** 31 - 1 },
 };
-
-/**
- * Angle per position of each rotating pair, [dims / 2]: base^(-2i / dims) (Su et al. 2021), stretched as the config says, and divided
- * by the model's own `factors` (GGUF's `rope_freqs.weight`) where it brings them.
- */
-export function ropeFrequencies({ base, dims, scaling }: RopeConfig, factors?: Float32Array): Float64Array {
-  const frequencies = new Float64Array(dims / 2);
-  for (let i = 0; i < frequencies.length; i++) {
-    let frequency = base ** ((-2 * i) / dims) / (factors ? factors[i] : 1);
-    if (scaling.type === "linear") frequency /= scaling.factor;
-    if (scaling.type === "llama3") {
-      const turns = (scaling.originalContext * frequency) / (2 * Math.PI);
-      const kept = (turns - scaling.lowFreqFactor) / (scaling.highFreqFactor - scaling.lowFreqFactor);
-      const ramp = Math.min(1, Math.max(0, kept));
-      frequency = (1 - ramp) * (frequency / scaling.factor) + ramp * frequency;
-    }
-    frequencies[i] = frequency;
-  }
-  return frequencies;
-}
-
-/** Weights of the decoder: matrices, biases and norms. */
-export function parameterCount(config: ModelConfig, tied: boolean): number {
-  const { dim, nLayers, nHeads, nKvHeads, headDim, ffnDim, vocabSize } = config;
-  const attention = dim * headDim * (2 * nHeads + 2 * nKvHeads);
-  const ffn = dim * ffnDim * (config.ffn === "gated" ? 3 : 2);
-  const norms = dim * (config.norm === "layer" ? 2 : 1);
-  const biases = config.architecture === "gpt2" ? headDim * (nHeads + 2 * nKvHeads) + dim + ffnDim + dim : 0;
-  const positions = config.rope ? 0 : config.contextLength * dim;
-  return nLayers * (attention + ffn + 2 * norms + biases) + norms + vocabSize * dim * (tied ? 1 : 2) + positions;
-}

@@ -1,20 +1,47 @@
 import type { KvCache, KvSequence } from "../kvcache/cache.ts";
-import type { Segment } from "../tensor/kernels.ts";
+import type { AttentionShape, AttentionWindow, Segment } from "../tensor/kernels.ts";
 import type { Phase } from "../tensor/ledger.ts";
 import type { Ops } from "../tensor/ops.ts";
 import type { Tensor } from "../tensor/tensor.ts";
-import { type ModelConfig, ropeFrequencies } from "./config.ts";
+import { attentionKinds, kindOfLayer, type ModelConfig, type RopeConfig, ropeFrequencies } from "./config.ts";
+import { alibiSlopes } from "./alibi.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
 export interface Model {
   readonly config: ModelConfig;
   readonly weights: Weights;
-  /** Angle per position of each rotating pair; empty without rope. */
+  readonly attention: AttentionShape;
+  /** How layers see positions, by `kindOfLayer`. */
+  readonly kinds: readonly LayerKind[];
+}
+
+/** An AttentionKind, ready to be used. */
+interface LayerKind {
+  readonly rope?: Rotation;
+  readonly window?: number;
+}
+
+interface Rotation {
+  readonly config: RopeConfig;
+  /** Angle per position of each rotating pair. */
   readonly frequencies: Float64Array;
 }
 
-export function createModel(config: ModelConfig, weights: Weights): Model {
-  return { config, weights, frequencies: config.rope ? ropeFrequencies(config.rope, weights.ropeFactors) : new Float64Array(0) };
+/** @param context Positions that a sequence may take: LongRoPE has other frequencies beyond the original context. Default the model's own. */
+export function createModel(config: ModelConfig, weights: Weights, context = config.contextLength): Model {
+  const rotations = new Map<RopeConfig, Rotation>();
+  const rotation = (rope: RopeConfig): Rotation => {
+    const made = rotations.get(rope) ?? { config: rope, frequencies: ropeFrequencies(rope, factorsOf(rope, weights, context)) };
+    rotations.set(rope, made);
+    return made;
+  };
+  const kinds = attentionKinds(config).map(({ rope, window }) => ({ ...(rope && { rope: rotation(rope) }), window }));
+  return { config, weights, attention: attentionShape(config), kinds };
+}
+
+function factorsOf({ scaling }: RopeConfig, { ropeFactors, longRopeFactors }: Weights, context: number): Float32Array | undefined {
+  if (scaling.type !== "longrope") return ropeFactors;
+  return context > scaling.originalContext ? longRopeFactors?.long : longRopeFactors?.short;
 }
 
 /** A flat list of tokens from any number of sequences, whose places in the KV cache are already reserved. */
@@ -31,67 +58,112 @@ export interface Batch {
 }
 
 /**
- * One pass of the decoder: logits [outputs, vocabSize], valid until the next pass; undefined when no row wants any. Prefill, decode, chunked prefill and mixed batches
- * all come this way: linears see one [tokens, dim] matrix, attention walks each sequence's own pages.
+ * One pass of the decoder: logits [outputs, vocabSize], valid until the next pass; undefined when no row wants any. Prefill, decode, chunked prefill
+ * and mixed batches all come this way: linears see one [tokens, dim] matrix, attention walks each sequence's own pages.
  */
-export function forward({ config, weights, frequencies }: Model, ops: Ops, batch: Batch): Tensor | undefined {
+export function forward(model: Model, ops: Ops, batch: Batch): Tensor | undefined {
+  const { config, weights } = model;
   ops.ledger.begin(batch.phase);
   ops.arena.release(0);
-  const x = ops.embed("token_embd", weights.tokenEmbedding, batch.tokens);
-  if (weights.positionEmbedding) ops.add("add_position", x, ops.embed("position_embd", weights.positionEmbedding, batch.positions));
-  const angles = config.rope && {
-    own: ops.ropeAngles(batch.positions, frequencies, 1),
-    sinks: batch.sinkPositions && ops.ropeAngles(batch.sinkPositions, frequencies, 1),
-  };
+  const x = embed(model, ops, batch);
+  const views = viewsOf(model, ops, batch);
 
   for (const [index, layer] of weights.layers.entries()) {
     const scratch = ops.arena.mark();
     ops.ledger.layer = index;
-    ops.add("attn_residual", x, attend(config, ops, layer, index, x, angles, batch.segments));
-    ops.add("ffn_residual", x, feedForward(config, ops, layer, x));
+    const h = input(config, ops, "attn_norm", x, layer.attnNorm);
+    const attended = output(config, ops, "attn_post_norm", attend(model, ops, layer, index, h, views[kindOfLayer(config, index)]), layer.attnPostNorm);
+    if (!config.parallelResidual) ops.add("attn_residual", x, attended);
+    const own = config.parallelResidual && !layer.ffnNorm ? h : input(config, ops, "ffn_norm", x, layer.ffnNorm);
+    const fed = output(config, ops, "ffn_post_norm", feedForward(config, ops, layer, own), layer.ffnPostNorm);
+    if (config.parallelResidual) ops.add("attn_residual", x, attended);
+    ops.add("ffn_residual", x, fed);
     ops.arena.release(scratch);
   }
 
   ops.ledger.layer = -1;
   if (batch.outputs.length === 0) return undefined;
-  const wanted = batch.outputs.length === x.rows ? x : ops.gather("outputs", x, batch.outputs);
-  const last = ops.quantize("output_norm", normalise(config, ops, "output_norm", wanted, weights.outputNorm));
-  return ops.linear("output", last, weights.output);
+  return logitsOf(model, ops, batch.outputs.length === x.rows ? x : ops.gather("outputs", x, batch.outputs));
 }
 
-/** Cosines and sines of a step's rotations, as the window and as the sinks see its queries. */
-interface Angles {
-  readonly own: Tensor;
-  readonly sinks: Tensor | undefined;
+/** The residual stream as it begins, [tokens, dim]. */
+function embed({ config, weights }: Model, ops: Ops, { tokens, positions }: Batch): Tensor {
+  const x = ops.embed("token_embd", weights.tokenEmbedding, tokens);
+  if (config.embeddingScale !== undefined) ops.adjust("embedding_scale", x, "scale", config.embeddingScale);
+  if (weights.positionEmbedding) ops.add("add_position", x, ops.embed("position_embd", weights.positionEmbedding, positions));
+  return weights.embeddingNorm ? normalise(config, ops, "token_embd_norm", x, weights.embeddingNorm) : x;
+}
+
+/** The head: logits of rows of the residual stream, [rows, dim] -> [rows, vocabSize]. */
+export function logitsOf({ config, weights }: Model, ops: Ops, x: Tensor): Tensor {
+  const logits = ops.linear("output", input(config, ops, "output_norm", x, weights.outputNorm), weights.output);
+  if (config.logitScale !== undefined) ops.adjust("logit_scale", logits, "scale", config.logitScale);
+  return config.logitCap === undefined ? logits : ops.adjust("logit_cap", logits, "cap", config.logitCap);
+}
+
+/** What the layers of one kind see of a step: which keys, and the cosines and sines of its rotations, towards the window and towards the sinks. */
+interface View {
+  readonly segments: readonly Segment[];
+  readonly rope?: RopeConfig;
+  readonly own?: Tensor;
+  readonly sinks?: Tensor;
+}
+
+function viewsOf({ kinds }: Model, ops: Ops, { segments, positions, sinkPositions }: Batch): readonly View[] {
+  const angles = new Map<Rotation, Pick<View, "rope" | "own" | "sinks">>();
+  for (const { rope } of kinds) {
+    if (!rope || angles.has(rope)) continue;
+    const turned = (of: Int32Array) => ops.ropeAngles(of, rope.frequencies, rope.config.magnitude ?? 1);
+    angles.set(rope, { rope: rope.config, own: turned(positions), ...(sinkPositions && { sinks: turned(sinkPositions) }) });
+  }
+  return kinds.map(({ rope, window }) => ({
+    ...(rope && angles.get(rope)),
+    segments: window === undefined ? segments : segments.map((segment) => ({ ...segment, window: narrowed(segment.window, window) })),
+  }));
+}
+
+/** A layer's own window within the one that the cache keeps: sinks too are seen only from within it. */
+function narrowed(kept: AttentionWindow | undefined, size: number): AttentionWindow {
+  if (kept && size >= kept.size + kept.sinks) return kept;
+  return { size: Math.min(size, kept?.size ?? size), sinks: 0 };
 }
 
 /** Attention over the past: what each token takes from those before it. [tokens, dim] -> [tokens, dim]. */
-function attend(config: ModelConfig, ops: Ops, layer: LayerWeights, index: number, x: Tensor, angles: Angles | undefined, segments: readonly Segment[]): Tensor {
-  const h = ops.quantize("attn_norm", normalise(config, ops, "attn_norm", x, layer.attnNorm));
+function attend({ config, attention }: Model, ops: Ops, layer: LayerWeights, index: number, h: Tensor, { segments, rope, own, sinks }: View): Tensor {
   let q = ops.linear("attn_q", h, layer.q);
   let k = ops.linear("attn_k", h, layer.k);
   const v = ops.linear("attn_v", h, layer.v);
+  if (config.qkvClamp !== undefined) for (const [name, x] of [["clamp_q", q], ["clamp_k", k], ["clamp_v", v]] as const) ops.adjust(name, x, "clamp", config.qkvClamp);
   if (layer.qNorm) q = normalise(config, ops, "attn_q_norm", q, layer.qNorm);
   if (layer.kNorm) k = normalise(config, ops, "attn_k_norm", k, layer.kNorm);
   let sinkQ: Tensor | undefined;
-  if (config.rope && angles) {
-    const { headDim, rope } = config;
-    if (angles.sinks) sinkQ = ops.rope("rope_q_sinks", ops.copy("q_sinks", q), angles.sinks, headDim, rope.style);
-    ops.rope("rope_q", q, angles.own, headDim, rope.style);
-    ops.rope("rope_k", k, angles.own, headDim, rope.style);
+  if (rope && own) {
+    const { headDim } = config;
+    if (sinks) sinkQ = ops.rope("rope_q_sinks", ops.copy("q_sinks", q), sinks, headDim, rope.style);
+    ops.rope("rope_q", q, own, headDim, rope.style);
+    ops.rope("rope_k", k, own, headDim, rope.style);
   }
-  const shape = attentionShape(config);
-  ops.kvWrite(k, v, segments, index, shape);
-  return ops.linear("attn_output", ops.quantize("attention", ops.attention(q, segments, index, shape, sinkQ)), layer.o);
+  ops.kvWrite(k, v, segments, index, attention);
+  return ops.linear("attn_output", ops.quantize("attention", ops.attention(q, segments, index, attention, sinkQ)), layer.o);
 }
 
 /** The feed-forward block: what each token makes of itself. [tokens, dim] -> [tokens, dim]. */
-function feedForward(config: ModelConfig, ops: Ops, layer: LayerWeights, x: Tensor): Tensor {
-  const h = ops.quantize("ffn_norm", normalise(config, ops, "ffn_norm", x, layer.ffnNorm));
+function feedForward(config: ModelConfig, ops: Ops, layer: LayerWeights, h: Tensor): Tensor {
   const gate = layer.gate && ops.linear("ffn_gate", h, layer.gate);
   const up = ops.linear("ffn_up", h, layer.up);
   const inner = gate ? ops.gated("ffn_act", gate, up, config.activation) : ops.activate("ffn_act", up, config.activation);
   return ops.linear("ffn_down", ops.quantize("ffn_act", inner), layer.down);
+}
+
+/** What the linears of a block read: the residual stream, normalised where a norm stands before them, in the engine's activation format. */
+function input(config: ModelConfig, ops: Ops, name: string, x: Tensor, norm: Norm | undefined): Tensor {
+  return ops.quantize(name, norm ? normalise(config, ops, name, x, norm) : x);
+}
+
+/** What a block adds to the residual stream: its result, normalised where a norm stands behind it, and scaled. */
+function output(config: ModelConfig, ops: Ops, name: string, y: Tensor, norm: Norm | undefined): Tensor {
+  const result = norm ? normalise(config, ops, name, y, norm) : y;
+  return config.residualScale === undefined ? result : ops.adjust("residual_scale", result, "scale", config.residualScale);
 }
 
 function normalise(config: ModelConfig, ops: Ops, name: string, x: Tensor, { weight, bias }: Norm): Tensor {
@@ -99,8 +171,12 @@ function normalise(config: ModelConfig, ops: Ops, name: string, x: Tensor, { wei
 }
 
 /** The part of the config that attention kernels need. */
-export function attentionShape({ nHeads, nKvHeads, headDim }: ModelConfig) {
-  return { nHeads, nKvHeads, headDim, scale: 1 / Math.sqrt(headDim) };
+export function attentionShape({ nHeads, nKvHeads, headDim, attentionScale, attentionCap, alibi }: ModelConfig): AttentionShape {
+  return {
+    ...{ nHeads, nKvHeads, headDim, scale: attentionScale ?? 1 / Math.sqrt(headDim) },
+    ...(attentionCap !== undefined && { softCap: attentionCap }),
+    ...(alibi !== undefined && { slopes: alibiSlopes(nHeads, alibi) }),
+  };
 }
 
 /** A run of new tokens for one sequence, as the caller of `makeBatch` gives it. */

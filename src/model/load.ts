@@ -1,196 +1,81 @@
-import { type Calibration, statisticsOf } from "../quant/calibration.ts";
-import { decodeRows, ggmlBytes, nativeDtype } from "../quant/ggml.ts";
-import { quantiseRows } from "../quant/groups.ts";
-import { KEEP, type MatrixFormat, type Sparsity, type WeightScheme } from "../quant/scheme.ts";
-import { pruneRows } from "../quant/sparse.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import type { Linear } from "../tensor/ops.ts";
-import { type Tensor, zeros } from "../tensor/tensor.ts";
-import type { ModelConfig } from "./config.ts";
-import { FormatError } from "./formats/errors.ts";
-import type { ByteSource, TensorInfo } from "./formats/source.ts";
-import { applyFold, awqFolds, type Folds, inputOf, migratedFolds, type ReadMatrix } from "./folding.ts";
-import { matrixFormat } from "./placement.ts";
+import { learnsPositions, type ModelConfig } from "./config.ts";
+import { unfused } from "./fused.ts";
+import { type LoadOptions, type TensorReader, tensorReader, type WeightFile } from "./tensor-reader.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
-/** Where weights come from: a file of whatever format, reduced to named tensors in GGUF's naming. */
-export interface WeightFile {
-  readonly source: ByteSource;
-  readonly tensors: ReadonlyMap<string, TensorInfo>;
-}
-
-export interface LoadOptions {
-  /** Default `keep`. */
-  readonly weights?: WeightScheme;
-  /** Default `none`. */
-  readonly sparsity?: Sparsity;
-  /** Which layer alone gets the scheme (-1: embedding and head), for sensitivity; the others become f32. */
-  readonly layer?: number;
-  /** Needed by awq; decides what 2:4 sparsity prunes; brings SmoothQuant's migration if it was made with one. */
-  readonly calibration?: Calibration;
-  readonly onProgress?: (share: number) => void;
-}
-
-/** Bytes of a file converted at a time: small beside any model, large enough that reads are efficient. */
-const CHUNK_BYTES = 1 << 20;
+export { chooseFolds, columnImportance, type LoadOptions, matrixReader, rowReader, type WeightFile } from "./tensor-reader.ts";
 
 /**
- * Reads all weights of a decoder into the kernels' memory, a chunk of rows at a time: the file is never held as a whole.
- * What each matrix becomes is `matrixFormat`'s to say; vectors become f32. For cost-only kernels no weight is read at all.
+ * Reads all weights of a decoder into the kernels' memory, a chunk of rows at a time. What each matrix becomes is `matrixFormat`'s to say;
+ * vectors become f32. For cost-only kernels no weight is read at all.
  * @throws FormatError naming the tensor that is missing, misshapen, unsupported or not finite; RangeError for options that do not fit.
  */
 export function loadWeights(file: WeightFile, config: ModelConfig, kernels: Kernels, options: LoadOptions = {}): Weights {
-  const { weights: scheme = KEEP, sparsity = "none", layer, calibration, onProgress } = options;
-  const tied = !file.tensors.has("output.weight");
-  const { dim, nHeads, nKvHeads, headDim, ffnDim, vocabSize } = config;
-  const total = [...file.tensors.values()].reduce((sum, info) => sum + info.bytes, 0);
-  let done = 0;
-
-  const find = (name: string, shape: readonly number[]): TensorInfo => {
-    const info = file.tensors.get(name);
-    if (!info) throw new FormatError(file.source.name, `tensor "${name}": expected [${shape.join(", ")}], found no such tensor`);
-    if (info.shape.length !== shape.length || info.shape.some((n, i) => n !== shape[i])) {
-      throw new FormatError(file.source.name, `tensor "${name}": expected [${shape.join(", ")}], found [${info.shape.join(", ")}]`);
-    }
-    return info;
-  };
-  const costsOnly = kernels.name === "shapes";
-  const read = (info: TensorInfo, target: Tensor, row: number) => {
-    if (costsOnly) return;
-    const rowBytes = rowSize(file, info);
-    const bytes = new Uint8Array(target.rows * rowBytes);
-    file.source.read(info.offset + row * rowBytes, bytes);
-    const bad = decode(file, info, bytes, target);
-    if (bad >= 0) throw new FormatError(file.source.name, `tensor "${info.name}": expected finite weights, found ${target.at(bad)} at index ${row * target.cols + bad}`);
-    done += bytes.length;
-    onProgress?.(done / total);
-  };
-  const folds = costsOnly ? new Map<string, never>() : chooseFolds(file, config, scheme, calibration);
-  const matrix = (name: string, shape: readonly [number, number]): Tensor => {
-    const info = find(name, shape);
-    const fold = folds.get(name);
-    const format = matrixFormat(info, tied, { weights: scheme, sparsity, layer });
-    const [rows, cols] = shape;
-    const packer = kernels.packer({ name, dtype: format.dtype, shape, group: format.group || cols });
-    const asStored = !fold && nativeDtype(info.type) === format.dtype && (format.dtype === "f32" || format.group === 32);
-    const importance = asStored ? undefined : columnImportance(name, scheme, sparsity, calibration, folds);
-    const step = Math.max(1, Math.floor(CHUNK_BYTES / rowSize(file, info)));
-    for (let row = 0; row < rows && !costsOnly; row += step) {
-      const chunk = zeros(asStored ? format.dtype : "f32", [Math.min(step, rows - row), cols], 32, name);
-      read(info, chunk, row);
-      applyFold(fold, chunk, row);
-      packer.write(asStored ? chunk : convert(chunk, format, importance));
-    }
-    return packer.finish();
-  };
-  const vector = (name: string, size: number): Tensor => {
-    const tensor = kernels.alloc("f32", [size]);
-    tensor.name = name;
-    read(find(name, [size]), tensor, 0);
-    applyFold(folds.get(name), tensor, 0);
-    return tensor;
-  };
-  const norm = (name: string, size: number): Norm => {
-    const bias = `${name}.bias`;
-    return { weight: vector(`${name}.weight`, size), ...(file.tensors.has(bias) && { bias: vector(bias, size) }) };
-  };
-  const linear = (name: string, shape: readonly [number, number]): Linear => {
-    const bias = `${name}.bias`;
-    return { weight: matrix(`${name}.weight`, shape), ...(file.tensors.has(bias) && { bias: vector(bias, shape[0]) }) };
-  };
-
+  const tensors = unfused(file.source.name, file.tensors, config);
+  const reader = tensorReader({ source: file.source, tensors }, config, kernels, options);
+  const { matrix, vector } = reader;
+  const { dim, vocabSize, nLayers, contextLength } = config;
+  const parts = partReader(reader, config, kernels);
+  const { has } = parts;
   const tokenEmbedding = matrix("token_embd.weight", [vocabSize, dim]);
-  const layers: LayerWeights[] = [];
-  for (let i = 0; i < config.nLayers; i++) {
-    const at = (part: string) => `blk.${i}.${part}`;
-    const headNorm = (part: string) => (file.tensors.has(`${at(part)}.weight`) ? norm(at(part), headDim) : undefined);
-    layers.push({
-      attnNorm: norm(at("attn_norm"), dim),
-      q: linear(at("attn_q"), [nHeads * headDim, dim]),
-      k: linear(at("attn_k"), [nKvHeads * headDim, dim]),
-      v: linear(at("attn_v"), [nKvHeads * headDim, dim]),
-      qNorm: headNorm("attn_q_norm"),
-      kNorm: headNorm("attn_k_norm"),
-      o: linear(at("attn_output"), [dim, nHeads * headDim]),
-      ffnNorm: norm(at("ffn_norm"), dim),
-      ...(config.ffn === "gated" && { gate: linear(at("ffn_gate"), [ffnDim, dim]) }),
-      up: linear(at("ffn_up"), [ffnDim, dim]),
-      down: linear(at("ffn_down"), [dim, ffnDim]),
-    });
-  }
+  const [factors, short, long] = ["rope_freqs", "rope_factors_short", "rope_factors_long"].map((name) => {
+    return config.rope && has(name) ? vector(`${name}.weight`, [config.rope.dims / 2]).f32 : undefined;
+  });
   return {
     tokenEmbedding,
-    ...(!config.rope && { positionEmbedding: matrix("position_embd.weight", [config.contextLength, dim]) }),
-    layers,
-    outputNorm: norm("output_norm", dim),
-    output: file.tensors.has("output.weight") ? linear("output", [vocabSize, dim]) : { weight: tokenEmbedding },
-    ...(config.rope && file.tensors.has("rope_freqs.weight") && { ropeFactors: vector("rope_freqs.weight", config.rope.dims / 2).f32 }),
+    ...(learnsPositions(config) && { positionEmbedding: matrix("position_embd.weight", [contextLength, dim]) }),
+    ...(has("token_embd_norm") && { embeddingNorm: parts.norm("token_embd_norm") }),
+    layers: Array.from({ length: nLayers }, (_, i) => layerWeights(config, parts, (part) => `blk.${i}.${part}`)),
+    outputNorm: parts.norm("output_norm"),
+    output: has("output") ? parts.linear("output", [vocabSize, dim]) : { weight: tokenEmbedding },
+    ...(factors && { ropeFactors: factors }),
+    ...(short && long && { longRopeFactors: { short, long } }),
   };
 }
 
-/** f32 rows in another format. */
-function convert(rows: Tensor, { dtype, group }: MatrixFormat, importance?: Float32Array): Tensor {
-  if (dtype === "f32") return rows;
-  return dtype === "sparse" ? pruneRows(rows, group, importance) : quantiseRows(rows, dtype, group, importance);
-}
+/** What layers are made of, each part with its bias where the file has one. */
+type PartReader = ReturnType<typeof partReader>;
 
-/** @throws RangeError when the scheme needs a calibration and has none, or one that it cannot use. */
-export function chooseFolds(file: WeightFile, config: ModelConfig, scheme: WeightScheme, calibration: Calibration | undefined): Folds {
-  const has = (name: string) => file.tensors.has(name);
-  if (scheme.method !== "awq") return calibration?.smooth ? migratedFolds(config, has, calibration) : new Map();
-  if (!calibration) throw new RangeError(`weights: ${scheme.name} needs a calibration, found none (run.ts calibrate makes one)`);
-  if (calibration.smooth) throw new RangeError(`weights: ${scheme.name} needs a calibration without SmoothQuant's migration, found one with it`);
-  return awqFolds(config, has, calibration, matrixReader(file));
-}
-
-/** Reads matrices of a file as f32. */
-export function matrixReader(file: WeightFile): ReadMatrix {
-  return (name, most) => {
-    const info = file.tensors.get(name);
-    if (!info) throw new FormatError(file.source.name, `tensor "${name}": expected in the file, found no such tensor`);
-    const [rows, cols] = info.shape;
-    const stride = Math.max(1, Math.ceil(rows / most));
-    const picked = zeros("f32", [Math.ceil(rows / stride), cols], 0, name);
-    const { read } = rowReader(file, info);
-    for (let row = 0; row < rows; row += stride) read(row, picked.slice(row / stride, row / stride + 1));
-    return picked;
+function partReader({ shapeOf, matrix, vector }: TensorReader, { dim, headDim, normWeights = true }: ModelConfig, kernels: Kernels) {
+  const has = (name: string) => shapeOf(`${name}.weight`) !== undefined;
+  const bias = (name: string, shape: readonly number[]) => (shapeOf(`${name}.bias`) ? { bias: vector(`${name}.bias`, shape) } : {});
+  const linear = (name: string, shape: readonly [number, number]): Linear => ({ weight: matrix(`${name}.weight`, shape), ...bias(name, [shape[0]]) });
+  const norm = (name: string, shape: readonly number[] = [dim]): Norm => {
+    if (normWeights) return { weight: vector(`${name}.weight`, shape), ...bias(name, shape) };
+    const weight = kernels.alloc("f32", shape);
+    weight.name = `${name}.weight`;
+    weight.f32.fill(1);
+    return { weight };
   };
+  /** A norm of q or k, if the file has one: for all heads, for each, or over the whole row. */
+  const headNorm = (name: string, heads: number): Norm | undefined => {
+    if (!has(name)) return undefined;
+    const found = String(shapeOf(`${name}.weight`));
+    return norm(name, [[heads, headDim], [heads * headDim]].find((shape) => String(shape) === found) ?? [headDim]);
+  };
+  return { has, linear, norm, headNorm };
 }
 
-/** Reads rows [row, row + target.rows) of a tensor into an f32 `target`. */
-export function rowReader(file: WeightFile, info: TensorInfo): { rowBytes: number; read(row: number, target: Tensor): void } {
-  const rowBytes = rowSize(file, info);
+function layerWeights(config: ModelConfig, { has, linear, norm, headNorm }: PartReader, at: (part: string) => string): LayerWeights {
+  const { dim, nHeads, nKvHeads, headDim, ffnDim, normPlacement = "before", parallelResidual } = config;
+  const [before, after] = [normPlacement !== "after", normPlacement !== "before"];
+  // Falcon 40B calls the norm before attention attn_norm_2, and the one before the feed-forward block attn_norm.
+  const [attnNorm, ffnNorm] = has(at("attn_norm_2")) ? ["attn_norm_2", "attn_norm"] : ["attn_norm", "ffn_norm"];
   return {
-    rowBytes,
-    read(row, target) {
-      const bytes = new Uint8Array(target.rows * rowBytes);
-      file.source.read(info.offset + row * rowBytes, bytes);
-      decode(file, info, bytes, target);
-    },
+    ...(before && { attnNorm: norm(at(attnNorm)) }),
+    q: linear(at("attn_q"), [nHeads * headDim, dim]),
+    k: linear(at("attn_k"), [nKvHeads * headDim, dim]),
+    v: linear(at("attn_v"), [nKvHeads * headDim, dim]),
+    qNorm: headNorm(at("attn_q_norm"), nHeads),
+    kNorm: headNorm(at("attn_k_norm"), nKvHeads),
+    o: linear(at("attn_output"), [dim, nHeads * headDim]),
+    ...(after && { attnPostNorm: norm(at("post_attention_norm")) }),
+    ...(before && !(parallelResidual && !has(at(ffnNorm))) && { ffnNorm: norm(at(ffnNorm)) }),
+    ...(config.ffn === "gated" && { gate: linear(at("ffn_gate"), [ffnDim, dim]) }),
+    up: linear(at("ffn_up"), [ffnDim, dim]),
+    down: linear(at("ffn_down"), [dim, ffnDim]),
+    ...(after && { ffnPostNorm: norm(at("post_ffw_norm")) }),
   };
-}
-
-/** The mean square of what meets each column of a matrix, after folding; undefined where nothing asks for it or nobody knows. */
-export function columnImportance(name: string, scheme: WeightScheme, sparsity: Sparsity, calibration: Calibration | undefined, folds: Folds): Float32Array | undefined {
-  const input = inputOf(name);
-  if (!calibration || !input || (scheme.method !== "awq" && sparsity === "none")) return undefined;
-  const seen = statisticsOf(calibration, input.layer, input.name);
-  const columns = scheme.method === "awq" ? folds.get(name)?.columns : undefined;
-  return seen && Float32Array.from(seen.channelSquare, (square, c) => square / (columns ? columns[c] ** 2 : 1));
-}
-
-function rowSize(file: WeightFile, info: TensorInfo): number {
-  try {
-    return ggmlBytes(info.type, 1, info.shape[info.shape.length - 1]);
-  } catch (error) {
-    throw new FormatError(file.source.name, `tensor "${info.name}": ${(error as Error).message}`);
-  }
-}
-
-function decode(file: WeightFile, info: TensorInfo, bytes: Uint8Array, target: Tensor): number {
-  try {
-    return decodeRows(info.type, bytes, target);
-  } catch (error) {
-    throw new FormatError(file.source.name, `tensor "${info.name}": ${(error as Error).message}`);
-  }
 }

@@ -2,29 +2,34 @@ import type { Linear } from "../tensor/ops.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
 export interface Norm {
-  /** [dim], or [headDim] for a norm of single heads. */
+  /** [dim]; of heads [headDim] for all of them, [heads, headDim] one for each, or [heads * headDim] over the whole row. */
   readonly weight: Tensor;
   readonly bias?: Tensor;
 }
 
 export interface LayerWeights {
-  readonly attnNorm: Norm;
+  /** On what attention reads. */
+  readonly attnNorm?: Norm;
   /** [nHeads * headDim, dim] */
   readonly q: Linear;
   /** [nKvHeads * headDim, dim] */
   readonly k: Linear;
   readonly v: Linear;
-  /** Norms of every head of q and k (Qwen 3). */
+  /** Norms of q and k. */
   readonly qNorm?: Norm;
   readonly kNorm?: Norm;
   /** [dim, nHeads * headDim] */
   readonly o: Linear;
-  readonly ffnNorm: Norm;
+  /** On what attention adds to the residual stream. */
+  readonly attnPostNorm?: Norm;
+  /** On what the feed-forward block reads; absent where it shares attention's. */
+  readonly ffnNorm?: Norm;
   /** [ffnDim, dim]; absent where the feed-forward block is not gated. */
   readonly gate?: Linear;
   readonly up: Linear;
   /** [dim, ffnDim] */
   readonly down: Linear;
+  readonly ffnPostNorm?: Norm;
 }
 
 export interface Weights {
@@ -32,29 +37,52 @@ export interface Weights {
   readonly tokenEmbedding: Tensor;
   /** [contextLength, dim], where positions are learned. */
   readonly positionEmbedding?: Tensor;
+  /** On the embedding (BLOOM). */
+  readonly embeddingNorm?: Norm;
   readonly layers: readonly LayerWeights[];
   readonly outputNorm: Norm;
   /** [vocabSize, dim]; the token embedding itself where the two are tied. */
   readonly output: Linear;
-  /** rope_freqs.weight */
+  /** Divisors of rope's frequencies, [rope dims / 2]: rope_freqs.weight. */
   readonly ropeFactors?: Float32Array;
+  /** LongRoPE's two lists of them. */
+  readonly longRopeFactors?: { readonly short: Float32Array; readonly long: Float32Array };
+}
+
+/** The linears of a layer, in the order of their use. */
+export function layerLinears({ q, k, v, o, gate, up, down }: LayerWeights): Linear[] {
+  return [q, k, v, o, ...(gate ? [gate] : []), up, down];
+}
+
+/** The norms of a layer. */
+export function layerNorms({ attnNorm, qNorm, kNorm, attnPostNorm, ffnNorm, ffnPostNorm }: LayerWeights): Norm[] {
+  return [attnNorm, qNorm, kNorm, attnPostNorm, ffnNorm, ffnPostNorm].filter((norm) => norm !== undefined);
 }
 
 /** Every linear weight that one decode step reads, the output head included. */
 export function linears(weights: Weights): Linear[] {
-  const layers = weights.layers.flatMap(({ q, k, v, o, gate, up, down }) => [q, k, v, o, ...(gate ? [gate] : []), up, down]);
-  return [...layers, weights.output];
+  return [...weights.layers.flatMap(layerLinears), weights.output];
+}
+
+/** Every tensor once. */
+export function weightTensors(weights: Weights): Set<Tensor> {
+  const { tokenEmbedding, positionEmbedding, embeddingNorm, outputNorm, layers } = weights;
+  const parts = [...linears(weights), ...layers.flatMap(layerNorms), outputNorm, ...(embeddingNorm ? [embeddingNorm] : [])];
+  const tensors = [tokenEmbedding, positionEmbedding, ...parts.flatMap(({ weight, bias }) => [weight, bias])];
+  return new Set(tensors.filter((tensor) => tensor !== undefined));
+}
+
+function ropeTables({ ropeFactors, longRopeFactors }: Weights): Float32Array[] {
+  return [ropeFactors, longRopeFactors?.short, longRopeFactors?.long].filter((table) => table !== undefined);
 }
 
 /** Bytes of all weights as they lie in memory, a tied tensor counted once. */
 export function weightBytes(weights: Weights): number {
-  const seen = new Set<Tensor>([weights.tokenEmbedding]);
-  if (weights.positionEmbedding) seen.add(weights.positionEmbedding);
-  const norms = weights.layers.flatMap(({ attnNorm, ffnNorm, qNorm, kNorm }) => [attnNorm, ffnNorm, qNorm, kNorm]);
-  for (const part of [...linears(weights), ...norms, weights.outputNorm]) {
-    if (!part) continue;
-    seen.add(part.weight);
-    if (part.bias) seen.add(part.bias);
-  }
-  return [...seen].reduce((sum, tensor) => sum + tensor.bytes, weights.ropeFactors?.byteLength ?? 0);
+  const bytes = [...[...weightTensors(weights)].map((tensor) => tensor.bytes), ...ropeTables(weights).map((table) => table.byteLength)];
+  return bytes.reduce((sum, n) => sum + n, 0);
+}
+
+/** Matrices, biases and norms, a tied tensor counted once. */
+export function parameterCount(weights: Weights): number {
+  return [...weightTensors(weights)].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
 }

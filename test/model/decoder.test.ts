@@ -3,18 +3,23 @@ import { type KvSequence, KvCacheFullError } from "../../src/kvcache/cache.ts";
 import { forward, makeBatch, type Run } from "../../src/model/decoder.ts";
 import { scalarKernels } from "../../src/tensor/scalar/index.ts";
 import { dice, range } from "../support/dice.ts";
-import { drawModel, drawOptions, type ModelOptions, packModel, SMALL } from "../support/models.ts";
+import { drawModel, drawOptions, type ModelOptions, packModel, type PlainModel, SMALL } from "../support/models.ts";
 import { referenceLogits } from "../support/reference.ts";
 import { allLogits, bench, PAGE_SIZE, prompt, readPlain, relativeError, smallBench, step, token } from "../support/run.ts";
 
 const TOLERANCE = 1e-5;
+
+function hasRowNorms({ config, tensors }: PlainModel): boolean {
+  const shape = tensors.get("blk.0.attn_q_norm.weight")?.shape;
+  return shape?.length === 1 && shape[0] === config.nHeads * config.headDim;
+}
 
 /** Worst relative error over all positions of one random sequence. */
 function errorOf(seed: number, given: ModelOptions = {}, length = dice(seed).between(1, 24)): number {
   const plain = drawModel(seed, given);
   const d = dice(seed);
   const tokens = range(length).map(() => d.below(plain.config.vocabSize));
-  const expected = referenceLogits(plain.config, readPlain(plain), tokens);
+  const expected = referenceLogits(plain.config, readPlain(plain), tokens, hasRowNorms(plain));
   const found = allLogits(bench(packModel(plain, scalarKernels())), tokens);
   expect(found.length).toBe(tokens.length);
   return Math.max(...found.map((row, i) => relativeError(row, expected[i])));
@@ -30,10 +35,19 @@ describe("decoder against a float64 reference", () => {
     seen((o) => o.nKvHeads > 1 && o.nKvHeads < o.nHeads);
     seen((o) => o.dim % 2 === 1 && o.ffnDim % 2 === 1);
     for (const type of ["f32", "int8", "int4"]) seen((o) => o.matrices === type);
-    for (const type of ["none", "linear", "llama3"]) for (const style of ["interleaved", "halves"]) seen((o) => o.rope?.scaling.type === type && o.rope.style === style);
+    for (const type of ["none", "linear", "llama3", "yarn", "longrope"]) for (const style of ["interleaved", "halves"]) seen((o) => o.rope?.scaling.type === type && o.rope.style === style);
     seen((o) => o.rope !== undefined && o.rope.dims < o.headDim - 1);
     seen((o) => o.rope === undefined && o.norm === "layer" && o.ffn === "plain");
-    for (const flag of ["ropeFactors", "qkNorm", "tied", "normBias"] as const) for (const on of [true, false]) seen((o) => o[flag] === on);
+    seen((o) => o.rope?.scaling.type === "longrope" && o.ropeFactors);
+    for (const key of ["alibi", "window", "attentionCap", "attentionScale", "qkvClamp", "embeddingScale", "residualScale", "logitScale", "logitCap"] as const) seen((o) => o[key] !== undefined);
+    for (const placement of ["after", "both"]) seen((o) => o.normPlacement === placement);
+    for (const shared of [true, false]) seen((o) => o.parallelResidual === true && o.sharedNorm === shared);
+    for (const kind of ["by head", "row"]) seen((o) => o.qkNorm === kind);
+    seen((o) => o.normWeights === false);
+    seen((o) => o.alternate?.window !== undefined && o.alternate.rope === o.rope);
+    seen((o) => o.alternate !== undefined && o.rope !== undefined && o.alternate.rope === undefined);
+    seen((o) => o.alternate?.rope !== undefined && o.alternate.rope !== o.rope);
+    for (const flag of ["ropeFactors", "qkNorm", "tied", "normBias", "embeddingNorm"] as const) for (const on of [true, false]) seen((o) => o[flag] === on);
   });
 
   for (const from of range(6).map((i) => i * 50)) {

@@ -8,39 +8,60 @@ type Vector = Float64Array;
 /**
  * A decoder in float64, written from the papers and for nothing but clarity: one sequence, whole matrices, no cache. It shares no code
  * with src, so that the two can only agree by both being right.
+ * @param rowNorms Whether norms of q and k are over whole rows, not over heads.
  * @returns logits after every token, [tokens][vocabSize].
  */
-export function referenceLogits(config: ModelConfig, read: ReadTensor, tokens: readonly number[]): Vector[] {
+export function referenceLogits(config: ModelConfig, read: ReadTensor, tokens: readonly number[], rowNorms = false): Vector[] {
   const need = (name: string): ArrayLike<number> => {
     const found = read(name);
     if (found === undefined) throw new Error(`reference: no tensor ${name}`);
     return found;
   };
   const project = (name: string, x: Vector): Vector => affine(need(`${name}.weight`), read(`${name}.bias`), x);
-  const normed = (name: string, x: Vector): Vector => {
-    const [weight, bias] = [need(`${name}.weight`), read(`${name}.bias`)];
-    return config.norm === "rms" ? rootMeanSquareNorm(x, weight, config.normEps) : layerNorm(x, weight, bias, config.normEps);
+  const normed = (name: string, x: Vector): Vector => normalised(config, x, need(`${name}.weight`), read(`${name}.bias`));
+  const headNormed = (name: string, x: Vector): Vector => {
+    const gain = read(`${name}.weight`);
+    if (!gain) return x;
+    if (rowNorms) return normed(name, x);
+    const bias = read(`${name}.bias`);
+    const own = (vector: ArrayLike<number>, head: number) => Array.from({ length: config.headDim }, (_, i) => vector[(head * config.headDim + i) % vector.length]);
+    return join(heads(x, config.headDim).map((part, head) => normalised(config, part, own(gain, head), bias && own(bias, head))));
   };
-  const perHead = (name: string, x: Vector): Vector => (read(`${name}.weight`) ? join(heads(x, config.headDim).map((head) => normed(name, head))) : x);
-  const angles = config.rope && ropeAngles(config.rope, read("rope_freqs.weight"));
-  const turned = (x: Vector, position: number): Vector =>
-    angles ? join(heads(x, config.headDim).map((head) => rotate(head, position, angles, config.rope!.style))) : x;
+  const normIfAny = (name: string, x: Vector): Vector => (read(`${name}.weight`) ? normed(name, x) : x);
 
   let stream = tokens.map((id, position) => {
-    const x = rowOf(need("token_embd.weight"), id, config.dim);
-    return config.rope ? x : plus(x, rowOf(need("position_embd.weight"), position, config.dim));
+    const x = rowOf(need("token_embd.weight"), id, config.dim).map((value) => value * (config.embeddingScale ?? 1));
+    const learned = !config.rope && config.alibi === undefined;
+    return normIfAny("token_embd_norm", learned ? plus(x, rowOf(need("position_embd.weight"), position, config.dim)) : x);
   });
   for (let layer = 0; layer < config.nLayers; layer++) {
     const at = (part: string) => `blk.${layer}.${part}`;
-    const h = stream.map((x) => normed(at("attn_norm"), x));
-    const q = h.map((x, i) => turned(perHead(at("attn_q_norm"), project(at("attn_q"), x)), i));
-    const k = h.map((x, i) => turned(perHead(at("attn_k_norm"), project(at("attn_k"), x)), i));
-    const v = h.map((x) => project(at("attn_v"), x));
-    stream = stream.map((x, i) => plus(x, project(at("attn_output"), attend(config, q[i], k.slice(0, i + 1), v.slice(0, i + 1)))));
-    stream = stream.map((x) => plus(x, feedForward(config, (part, y) => project(at(part), y), normed(at("ffn_norm"), x))));
+    const { rope, window = Infinity } = config.alternate?.layers[layer] ? config.alternate : config;
+    const angles = rope && ropeAngles(rope, read("rope_freqs.weight") ?? longRope(rope, config.contextLength, read));
+    const turned = (x: Vector, position: number): Vector =>
+      rope ? join(heads(x, config.headDim).map((head) => rotate(head, position, angles!, rope.style, rope.magnitude ?? 1))) : x;
+    const clamped = (x: Vector): Vector => x.map((value) => Math.max(-(config.qkvClamp ?? Infinity), Math.min(config.qkvClamp ?? Infinity, value)));
+    const scaled = (x: Vector): Vector => x.map((value) => value * (config.residualScale ?? 1));
+
+    const h = stream.map((x) => normIfAny(at("attn_norm"), x));
+    const q = h.map((x, i) => turned(headNormed(at("attn_q_norm"), clamped(project(at("attn_q"), x))), i));
+    const k = h.map((x, i) => turned(headNormed(at("attn_k_norm"), clamped(project(at("attn_k"), x))), i));
+    const v = h.map((x) => clamped(project(at("attn_v"), x)));
+    const attended = h.map((_, i) => {
+      const first = Math.max(0, i - window + 1);
+      const mixed = attend(config, q[i], k.slice(first, i + 1), v.slice(first, i + 1));
+      return scaled(normIfAny(at("post_attention_norm"), project(at("attn_output"), mixed)));
+    });
+    const between = config.parallelResidual ? stream : stream.map((x, i) => plus(x, attended[i]));
+    const fed = between.map((x, i) => {
+      const own = config.parallelResidual && !read(at("ffn_norm.weight")) ? h[i] : normIfAny(at("ffn_norm"), x);
+      return scaled(normIfAny(at("post_ffw_norm"), feedForward(config, (part, y) => project(at(part), y), own)));
+    });
+    stream = stream.map((x, i) => plus(plus(x, attended[i]), fed[i]));
   }
   const head = read("output.weight") ?? need("token_embd.weight");
-  return stream.map((x) => affine(head, read("output.bias"), normed("output_norm", x)));
+  const bent = (x: number) => (config.logitCap === undefined ? x : config.logitCap * Math.tanh(x / config.logitCap));
+  return stream.map((x) => affine(head, read("output.bias"), normed("output_norm", x)).map((logit) => bent(logit * (config.logitScale ?? 1))));
 }
 
 /** Softmax of logits. */
@@ -54,10 +75,15 @@ export function probabilities(logits: ArrayLike<number>): Vector {
 
 /** Attention is all you need, section 3.2.1, with the heads of k and v shared by groups of queries (Ainslie et al. 2023). */
 function attend(config: ModelConfig, q: Vector, keys: readonly Vector[], values: readonly Vector[]): Vector {
-  const { headDim, nHeads, nKvHeads } = config;
+  const { headDim, nHeads, nKvHeads, attentionScale = 1 / Math.sqrt(headDim), attentionCap, alibi } = config;
   const outputs = heads(q, headDim).map((query, head) => {
     const group = Math.floor(head / (nHeads / nKvHeads));
-    const weights = probabilities(keys.map((key) => inner(query, heads(key, headDim)[group]) / Math.sqrt(headDim)));
+    const scores = keys.map((key, j) => {
+      const score = inner(query, heads(key, headDim)[group]) * attentionScale;
+      const bent = attentionCap === undefined ? score : attentionCap * Math.tanh(score / attentionCap);
+      return alibi === undefined ? bent : bent - slopes(nHeads, alibi)[head] * (keys.length - 1 - j);
+    });
+    const weights = probabilities(scores);
     const mixed = new Float64Array(headDim);
     values.forEach((value, j) => heads(value, headDim)[group].forEach((element, e) => (mixed[e] += weights[j] * element)));
     return mixed;
@@ -65,9 +91,16 @@ function attend(config: ModelConfig, q: Vector, keys: readonly Vector[], values:
   return join(outputs);
 }
 
+/** Press et al. 2021, section 3, and their code for numbers of heads that are no power of two (`get_slopes`), with 8 as `steepest`. */
+function slopes(n: number, steepest: number): number[] {
+  const power = 2 ** Math.floor(Math.log2(n));
+  const series = (count: number) => Array.from({ length: count }, (_, i) => 2 ** (-(steepest / count) * (i + 1)));
+  return [...series(power), ...series(2 * power).filter((_, i) => i % 2 === 0)].slice(0, n);
+}
+
 function feedForward(config: ModelConfig, project: (part: string, x: Vector) => Vector, x: Vector): Vector {
   const up = project("ffn_up", x);
-  const act = config.activation === "silu" ? (t: number) => t * (1 / (1 + Math.exp(-t))) : geluTanh;
+  const act = { silu: (t: number) => t * (1 / (1 + Math.exp(-t))), gelu: geluTanh, relu2: (t: number) => Math.max(t, 0) ** 2 }[config.activation];
   if (config.ffn === "plain") return project("ffn_down", up.map(act));
   const gate = project("ffn_gate", x);
   return project("ffn_down", up.map((u, i) => u * act(gate[i])));
@@ -76,6 +109,16 @@ function feedForward(config: ModelConfig, project: (part: string, x: Vector) => 
 /** Hendrycks and Gimpel 2016, section 2, the approximation by tanh. */
 function geluTanh(x: number): number {
   return (x / 2) * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+}
+
+function normalised(config: ModelConfig, x: Vector, weight: ArrayLike<number>, bias: ArrayLike<number> | undefined): Vector {
+  return config.norm === "rms" ? rootMeanSquareNorm(x, weight, config.normEps) : layerNorm(x, weight, bias, config.normEps);
+}
+
+/** LongRoPE's divisors for a context: Ding et al. 2024, section 3.2. */
+function longRope({ scaling }: RopeConfig, context: number, read: ReadTensor): ArrayLike<number> | undefined {
+  if (scaling.type !== "longrope") return undefined;
+  return read(context > scaling.originalContext ? "rope_factors_long.weight" : "rope_factors_short.weight");
 }
 
 /** Zhang and Sennrich 2019, equation 4. */
@@ -97,7 +140,15 @@ function ropeAngles(rope: RopeConfig, factors: ArrayLike<number> | undefined): V
   return Float64Array.from({ length: rope.dims / 2 }, (_, i) => {
     const theta = 1 / rope.base ** ((2 * i) / rope.dims) / (factors ? factors[i] : 1);
     if (scaling.type === "none") return theta;
-    if (scaling.type === "linear") return theta / scaling.factor;
+    if (scaling.type === "linear" || scaling.type === "longrope") return theta / scaling.factor;
+    if (scaling.type === "yarn") {
+      // Peng et al. 2023, definition 1 and the code beside it, which rounds the ramp's ends to whole pairs.
+      const pair = (rotations: number) => (rope.dims * Math.log(scaling.originalContext / (rotations * 2 * Math.PI))) / (2 * Math.log(rope.base));
+      const [low, high] = [Math.max(Math.floor(pair(scaling.betaFast)), 0), Math.min(Math.ceil(pair(scaling.betaSlow)), rope.dims - 1)];
+      const ramp = Math.min(1, Math.max(0, (i - low) / Math.max(high - low, 0.001)));
+      const keep = (1 - ramp) * scaling.extrapolation;
+      return (theta / scaling.factor) * (1 - keep) + theta * keep;
+    }
     // The rule of Llama 3.1's reference implementation (`apply_scaling`), in terms of wavelengths.
     const wavelength = (2 * Math.PI) / theta;
     if (wavelength < scaling.originalContext / scaling.highFreqFactor) return theta;
@@ -108,11 +159,11 @@ function ropeAngles(rope: RopeConfig, factors: ArrayLike<number> | undefined): V
 }
 
 /** Each pair of elements, taken as a complex number, times e^(i * position * theta). */
-function rotate(head: Vector, position: number, thetas: Vector, style: RopeConfig["style"]): Vector {
+function rotate(head: Vector, position: number, thetas: Vector, style: RopeConfig["style"], magnitude: number): Vector {
   const result = head.slice();
   thetas.forEach((theta, i) => {
     const [re, im] = style === "interleaved" ? [2 * i, 2 * i + 1] : [i, i + thetas.length];
-    const [cos, sin] = [Math.cos(position * theta), Math.sin(position * theta)];
+    const [cos, sin] = [magnitude * Math.cos(position * theta), magnitude * Math.sin(position * theta)];
     result[re] = head[re] * cos - head[im] * sin;
     result[im] = head[re] * sin + head[im] * cos;
   });

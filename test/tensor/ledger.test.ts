@@ -434,7 +434,7 @@ describe("hooks", () => {
     step(on, [prompt(on.cache.create(), [7])]);
     const embedding = Float64Array.from(range(32), (i) => on.model.weights.tokenEmbedding.at(7 * 32 + i));
     const rms = Math.sqrt(sum(embedding.map((v) => v * v)) / 32 + 1e-5);
-    queries[0].forEach((value, i) => expect(value).toBeCloseTo((embedding[i] / rms) * on.model.weights.layers[0].attnNorm.weight.at(i), 5));
+    queries[0].forEach((value, i) => expect(value).toBeCloseTo((embedding[i] / rms) * on.model.weights.layers[0].attnNorm!.weight.at(i), 5));
   });
 
   it("several run in order, and any of them can be taken off", () => {

@@ -1,9 +1,8 @@
 import { describeFormats } from "../../kvcache/format.ts";
 import { createModel, type Model } from "../../model/decoder.ts";
 import { loadWeights } from "../../model/load.ts";
-import { parameterCount } from "../../model/config.ts";
 import { randomWeights, SHAPES } from "../../model/shapes.ts";
-import { weightBytes } from "../../model/weights.ts";
+import { parameterCount, weightBytes } from "../../model/weights.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
 import type { ActivationFormat } from "../../tensor/ops.ts";
 import { shapeKernels } from "../../tensor/shapes.ts";
@@ -115,11 +114,11 @@ export function modelFor(values: Values, options: SchemeOptions, io: Io, kernels
     const { load, activations } = resolveSchemes(options, file.config);
     const model = createModel(file.config, loadWeights(file, file.config, kernels, load));
     file.source.close();
-    return { model, activations, parameters: parameterCount(file.config, !file.tensors.has("output.weight")) };
+    return { model, activations, parameters: parameterCount(model.weights) };
   }
   if (!Object.hasOwn(SHAPES, name)) throw new UsageError(`--shape: expected one of ${Object.keys(SHAPES).join(", ")}, found ${JSON.stringify(name)}`);
   const shape = SHAPES[name];
   const weights = randomWeights(shape, kernels, options.weights as "f32" | "int8" | "int4");
   const { activations } = resolveSchemes(options, shape.config);
-  return { model: createModel(shape.config, weights), activations, parameters: parameterCount(shape.config, shape.tied) };
+  return { model: createModel(shape.config, weights), activations, parameters: parameterCount(weights) };
 }

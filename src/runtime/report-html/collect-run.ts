@@ -1,7 +1,6 @@
-import { parameterCount } from "../../model/config.ts";
 import { PAGE_SIZE } from "../../kvcache/cache.ts";
 import type { KvFormats } from "../../kvcache/format.ts";
-import { weightBytes } from "../../model/weights.ts";
+import { parameterCount, weightBytes } from "../../model/weights.ts";
 import type { OpRecord } from "../../tensor/ledger.ts";
 import type { Engine } from "../engine.ts";
 import { parseFormat } from "../hardware/formats.ts";
@@ -59,7 +58,7 @@ export async function collectRun(engine: Engine, prompt: string | readonly numbe
   return {
     model: {
       ...{ name: config.name, architecture: config.architecture, layers: config.nLayers, context: config.contextLength },
-      ...{ parameters: parameterCount(config, tied), weightBytes: weightBytes(model.weights), weights: format },
+      ...{ parameters: parameterCount(model.weights), weightBytes: weightBytes(model.weights), weights: format },
     },
     run: {
       ...{ mode: "measured", machine: machine.name, promptTokens: promptIds.length, tokens: result.tokens.length, text: tokenizer.decode(ids) },

@@ -1,6 +1,6 @@
-import { parameterCount } from "../../model/config.ts";
 import { KvCache, PAGE_SIZE } from "../../kvcache/cache.ts";
 import type { NamedShape } from "../../model/shapes.ts";
+import { parameterCount } from "../../model/weights.ts";
 import type { OpRecord } from "../../tensor/ledger.ts";
 import type { Hardware } from "../hardware/hardware.ts";
 import { timeOf } from "../hardware/projection.ts";
@@ -15,7 +15,7 @@ import { onHardware } from "./project.ts";
  * @param hardware At least one device.
  */
 export function collectShape(shape: NamedShape, formats: Formats, workload: Workload, hardware: readonly Hardware[]): ReportData {
-  const { config, tied } = shape;
+  const { config } = shape;
   const [device] = hardware;
   const { trace, ...projected } = onHardware(shape, formats, workload, hardware);
   const timed = (records: readonly OpRecord[]) => records.map((record) => ({ ...record, ns: opTime(record, device).seconds * 1e9 }));
@@ -26,7 +26,7 @@ export function collectShape(shape: NamedShape, formats: Formats, workload: Work
   return {
     model: {
       ...{ name: config.name, architecture: config.architecture, layers: config.nLayers, context: config.contextLength },
-      ...{ parameters: parameterCount(config, tied), weightBytes: trace.bytes.weights, weights: formats.weights.name },
+      ...{ parameters: parameterCount(traced(shape, formats).model.weights), weightBytes: trace.bytes.weights, weights: formats.weights.name },
     },
     run: {
       ...{ mode: "predicted", machine: device.name, promptTokens: workload.promptTokens, tokens: workload.tokens, text: null },

@@ -1,0 +1,83 @@
+import type { Activation } from "../tensor/kernels.ts";
+import type { ModelConfig, RopeConfig } from "./config.ts";
+
+/** Where an architecture's layers slide a window, and what is particular about those that do not. */
+export interface Sliding {
+  /** Positions in the window; default what the file says, and without that no window. */
+  readonly window?: number;
+  /** The last layer of every `period` sees everything, unless the file says otherwise. */
+  readonly period: number;
+  /** Only models with this many layers slide. */
+  readonly onlyLayers?: number;
+  /** Base of the sliding layers' rotations, unless the file says otherwise; default that of the others. */
+  readonly ropeBase?: number;
+  /** Whether rope scaling is for all layers or for those that see everything; default all. */
+  readonly scaling?: "all" | "global";
+  /** False: layers that see everything do not rotate. */
+  readonly globalRope?: boolean;
+}
+
+/** What is particular to one `general.architecture`; everything else is read from the metadata. */
+export interface Architecture extends Pick<ModelConfig, "norm" | "normPlacement" | "normWeights" | "ffn" | "attentionCap" | "logitCap"> {
+  readonly activation: Activation;
+  /** Undefined: no rotary positions. */
+  readonly ropeStyle?: RopeConfig["style"];
+  readonly sliding?: Sliding;
+  /** Every n-th layer does not rotate. */
+  readonly ropelessEvery?: number;
+  /** Whether both blocks read a layer's input: always, when layers have no `ffn_norm`, or as `use_parallel_residual` says. */
+  readonly parallel?: "always" | "without ffn_norm" | "by key";
+  /** Whether embeddings are multiplied by sqrt(dim). */
+  readonly scaledEmbedding?: boolean;
+  /** Whether `logit_scale` multiplies or divides. */
+  readonly logitScale?: "factor" | "divisor";
+  /** Whether `embedding_scale`, `residual_scale` and `attention.scale` are read. */
+  readonly scales?: boolean;
+  /** Layers at which queries are scaled by dim / heads, not by headDim. */
+  readonly wideScaleAt?: number;
+  /** Whether attn_logit_softcapping and final_logit_softcapping are read, with the defaults `attentionCap` and `logitCap`. */
+  readonly caps?: boolean;
+  /** Whether attention.clamp_kqv is read. */
+  readonly clamps?: boolean;
+  /** Default of attention.max_alibi_bias; 0: none. */
+  readonly alibi?: number;
+}
+
+const LLAMA: Architecture = { norm: "rms", ropeStyle: "interleaved", ffn: "gated", activation: "silu" };
+const QWEN: Architecture = { ...LLAMA, ropeStyle: "halves" };
+const GEMMA: Architecture = { ...QWEN, activation: "gelu", scaledEmbedding: true };
+const GPT: Architecture = { norm: "layer", ffn: "plain", activation: "gelu" };
+const NEOX: Architecture = { ...GPT, ropeStyle: "halves" };
+const COHERE: Architecture = { ...LLAMA, norm: "layer", parallel: "always", logitScale: "factor" };
+
+/**
+ * The architectures by their names in GGUF, with the defaults that llama.cpp has for keys that a file lacks. GGUF files of `llama` carry q and k
+ * permuted for interleaved rotation; most others rotate halves.
+ */
+export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
+  llama: LLAMA,
+  qwen2: QWEN,
+  qwen3: QWEN,
+  gemma: GEMMA,
+  gemma2: { ...GEMMA, normPlacement: "both", caps: true, attentionCap: 50, logitCap: 30, wideScaleAt: 46, sliding: { window: 4096, period: 2 } },
+  gemma3: { ...GEMMA, normPlacement: "both", caps: true, wideScaleAt: 62, sliding: { period: 6, ropeBase: 10000, scaling: "global" } },
+  // Files of Phi 3 name a window that llama.cpp does not slide; nor does memwall.
+  phi3: QWEN,
+  gpt2: GPT,
+  granite: { ...LLAMA, scales: true, logitScale: "divisor" },
+  smollm3: { ...LLAMA, ropelessEvery: 4 },
+  olmo: { ...LLAMA, norm: "layer", normWeights: false, clamps: true },
+  olmo2: { ...QWEN, normPlacement: "after", sliding: { period: 4, scaling: "global" } },
+  stablelm: { ...QWEN, norm: "layer", parallel: "without ffn_norm" },
+  starcoder2: NEOX,
+  phi2: { ...NEOX, parallel: "always" },
+  falcon: { ...NEOX, parallel: "always" },
+  gptneox: { ...NEOX, parallel: "by key" },
+  "command-r": COHERE,
+  cohere2: { ...COHERE, sliding: { period: 4, globalRope: false } },
+  glm4: { ...LLAMA, normPlacement: "both" },
+  exaone4: { ...QWEN, normPlacement: "after", sliding: { window: 4096, period: 4, onlyLayers: 64, globalRope: false } },
+  bloom: { ...GPT, alibi: 8 },
+  mpt: { ...GPT, alibi: 0, clamps: true },
+  nemotron: { ...NEOX, activation: "relu2" },
+};

@@ -1,0 +1,168 @@
+import { type Calibration, statisticsOf } from "../quant/calibration.ts";
+import { decodeRows, ggmlBytes, nativeDtype } from "../quant/ggml.ts";
+import { quantiseRows } from "../quant/groups.ts";
+import { KEEP, type MatrixFormat, type Sparsity, type WeightScheme } from "../quant/scheme.ts";
+import { pruneRows } from "../quant/sparse.ts";
+import type { Kernels } from "../tensor/kernels.ts";
+import { type Tensor, zeros } from "../tensor/tensor.ts";
+import type { ModelConfig } from "./config.ts";
+import { FormatError } from "./formats/errors.ts";
+import type { ByteSource, TensorInfo } from "./formats/source.ts";
+import { applyFold, awqFolds, type Folds, inputOf, migratedFolds, type ReadMatrix } from "./folding.ts";
+import { matrixFormat } from "./placement.ts";
+
+/** Where weights come from: a file of whatever format, reduced to named tensors in GGUF's naming. */
+export interface WeightFile {
+  readonly source: ByteSource;
+  readonly tensors: ReadonlyMap<string, TensorInfo>;
+}
+
+export interface LoadOptions {
+  /** Default `keep`. */
+  readonly weights?: WeightScheme;
+  /** Default `none`. */
+  readonly sparsity?: Sparsity;
+  /** Which layer alone gets the scheme (-1: embedding and head), for sensitivity; the others become f32. */
+  readonly layer?: number;
+  /** Needed by awq; decides what 2:4 sparsity prunes; brings SmoothQuant's migration if it was made with one. */
+  readonly calibration?: Calibration;
+  readonly onProgress?: (share: number) => void;
+}
+
+/** Bytes of a file converted at a time: small beside any model, large enough that reads are efficient. */
+const CHUNK_BYTES = 1 << 20;
+
+/** Reads tensors into the kernels' memory, by name. */
+export interface TensorReader {
+  /** Row-major; undefined where the file has no such tensor. */
+  shapeOf(name: string): readonly number[] | undefined;
+  /** [rows, cols], in the format that `matrixFormat` says. */
+  matrix(name: string, shape: readonly [number, number]): Tensor;
+  /** f32. */
+  vector(name: string, shape: readonly number[]): Tensor;
+}
+
+/**
+ * A reader that converts a chunk of rows at a time: the file is never held as a whole. For cost-only kernels no weight is read at all.
+ * Its methods throw a FormatError naming the tensor that is missing, misshapen, unsupported or not finite.
+ * @throws RangeError for options that do not fit.
+ */
+export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Kernels, options: LoadOptions): TensorReader {
+  const { weights: scheme = KEEP, sparsity = "none", layer, calibration, onProgress } = options;
+  const tied = !file.tensors.has("output.weight");
+  const total = [...file.tensors.values()].reduce((sum, info) => sum + info.bytes, 0);
+  let done = 0;
+
+  const find = (name: string, shape: readonly number[]): TensorInfo => {
+    const info = file.tensors.get(name);
+    if (!info) throw new FormatError(file.source.name, `tensor "${name}": expected [${shape.join(", ")}], found no such tensor`);
+    if (info.shape.length !== shape.length || info.shape.some((n, i) => n !== shape[i])) {
+      throw new FormatError(file.source.name, `tensor "${name}": expected [${shape.join(", ")}], found [${info.shape.join(", ")}]`);
+    }
+    return info;
+  };
+  const costsOnly = kernels.name === "shapes";
+  const read = (info: TensorInfo, target: Tensor, row: number) => {
+    if (costsOnly) return;
+    const rowBytes = rowSize(file, info);
+    const bytes = new Uint8Array(target.rows * rowBytes);
+    file.source.read(info.offset + row * rowBytes, bytes);
+    const bad = decode(file, info, bytes, target);
+    if (bad >= 0) throw new FormatError(file.source.name, `tensor "${info.name}": expected finite weights, found ${target.at(bad)} at index ${row * target.cols + bad}`);
+    done += bytes.length;
+    onProgress?.(done / total);
+  };
+  const folds = costsOnly ? new Map<string, never>() : chooseFolds(file, config, scheme, calibration);
+  const matrix = (name: string, shape: readonly [number, number]): Tensor => {
+    const info = find(name, shape);
+    const fold = folds.get(name);
+    const format = matrixFormat(info, tied, { weights: scheme, sparsity, layer });
+    const [rows, cols] = shape;
+    const packer = kernels.packer({ name, dtype: format.dtype, shape, group: format.group || cols });
+    const asStored = !fold && nativeDtype(info.type) === format.dtype && (format.dtype === "f32" || format.group === 32);
+    const importance = asStored ? undefined : columnImportance(name, scheme, sparsity, calibration, folds);
+    const step = Math.max(1, Math.floor(CHUNK_BYTES / rowSize(file, info)));
+    for (let row = 0; row < rows && !costsOnly; row += step) {
+      const chunk = zeros(asStored ? format.dtype : "f32", [Math.min(step, rows - row), cols], 32, name);
+      read(info, chunk, row);
+      applyFold(fold, chunk, row);
+      packer.write(asStored ? chunk : convert(chunk, format, importance));
+    }
+    return packer.finish();
+  };
+  const vector = (name: string, shape: readonly number[]): Tensor => {
+    const tensor = kernels.alloc("f32", shape);
+    tensor.name = name;
+    read(find(name, shape), tensor, 0);
+    applyFold(folds.get(name), tensor, 0);
+    return tensor;
+  };
+  return { shapeOf: (name) => file.tensors.get(name)?.shape, matrix, vector };
+}
+
+/** f32 rows in another format. */
+function convert(rows: Tensor, { dtype, group }: MatrixFormat, importance?: Float32Array): Tensor {
+  if (dtype === "f32") return rows;
+  return dtype === "sparse" ? pruneRows(rows, group, importance) : quantiseRows(rows, dtype, group, importance);
+}
+
+/** @throws RangeError when the scheme needs a calibration and has none, or one that it cannot use. */
+export function chooseFolds(file: WeightFile, config: ModelConfig, scheme: WeightScheme, calibration: Calibration | undefined): Folds {
+  const has = (name: string) => file.tensors.has(name);
+  if (scheme.method !== "awq") return calibration?.smooth ? migratedFolds(config, has, calibration) : new Map();
+  if (!calibration) throw new RangeError(`weights: ${scheme.name} needs a calibration, found none (run.ts calibrate makes one)`);
+  if (calibration.smooth) throw new RangeError(`weights: ${scheme.name} needs a calibration without SmoothQuant's migration, found one with it`);
+  return awqFolds(config, has, calibration, matrixReader(file));
+}
+
+/** Reads matrices of a file as f32. */
+export function matrixReader(file: WeightFile): ReadMatrix {
+  return (name, most) => {
+    const info = file.tensors.get(name);
+    if (!info) throw new FormatError(file.source.name, `tensor "${name}": expected in the file, found no such tensor`);
+    const [rows, cols] = info.shape;
+    const stride = Math.max(1, Math.ceil(rows / most));
+    const picked = zeros("f32", [Math.ceil(rows / stride), cols], 0, name);
+    const { read } = rowReader(file, info);
+    for (let row = 0; row < rows; row += stride) read(row, picked.slice(row / stride, row / stride + 1));
+    return picked;
+  };
+}
+
+/** Reads rows [row, row + target.rows) of a tensor into an f32 `target`. */
+export function rowReader(file: WeightFile, info: TensorInfo): { rowBytes: number; read(row: number, target: Tensor): void } {
+  const rowBytes = rowSize(file, info);
+  return {
+    rowBytes,
+    read(row, target) {
+      const bytes = new Uint8Array(target.rows * rowBytes);
+      file.source.read(info.offset + row * rowBytes, bytes);
+      decode(file, info, bytes, target);
+    },
+  };
+}
+
+/** The mean square of what meets each column of a matrix, after folding; undefined where nothing asks for it or nobody knows. */
+export function columnImportance(name: string, scheme: WeightScheme, sparsity: Sparsity, calibration: Calibration | undefined, folds: Folds): Float32Array | undefined {
+  const input = inputOf(name);
+  if (!calibration || !input || (scheme.method !== "awq" && sparsity === "none")) return undefined;
+  const seen = statisticsOf(calibration, input.layer, input.name);
+  const columns = scheme.method === "awq" ? folds.get(name)?.columns : undefined;
+  return seen && Float32Array.from(seen.channelSquare, (square, c) => square / (columns ? columns[c] ** 2 : 1));
+}
+
+function rowSize(file: WeightFile, info: TensorInfo): number {
+  try {
+    return ggmlBytes(info.type, 1, info.shape[info.shape.length - 1]);
+  } catch (error) {
+    throw new FormatError(file.source.name, `tensor "${info.name}": ${(error as Error).message}`);
+  }
+}
+
+function decode(file: WeightFile, info: TensorInfo, bytes: Uint8Array, target: Tensor): number {
+  try {
+    return decodeRows(info.type, bytes, target);
+  } catch (error) {
+    throw new FormatError(file.source.name, `tensor "${info.name}": ${(error as Error).message}`);
+  }
+}
