@@ -12,6 +12,7 @@ export type { GivenRoofline } from "./runtime/token-budget.ts";
 export { type BatchRequest, type BatchResult, parseRequests, runBatch } from "./runtime/batch.ts";
 export { benchAttention, type AttentionPoint } from "./runtime/bench-attention.ts";
 export { benchBatch, type BatchPoint } from "./runtime/bench-batch.ts";
+export { benchSpeculate, type SpeculatePoint } from "./runtime/bench-speculate.ts";
 export type { SamplingParams } from "./runtime/sampler.ts";
 export type { Backend } from "./runtime/backend.ts";
 export { describeRun, phaseTable } from "./runtime/report.ts";
