@@ -1,14 +1,18 @@
 /** memwall as a library: load a model, generate, and read what every op cost. */
 export { Engine, type EngineOptions, type GenerateParams, QueueFullError } from "./runtime/engine.ts";
 export { type ChatFormat, type ChatMessage, type ChatPrompt, type ChatTemplateOptions, DEFAULT_TEMPLATE } from "./runtime/chat.ts";
-export { Generation, type FinishReason, type GenerationMetrics, type GenerationResult, type GenerationTimings } from "./runtime/generation.ts";
+export { Generation, type FinishReason, type GenerationMetrics, type GenerationResult, type GenerationTimings, type SpeculationTimings } from "./runtime/generation.ts";
 export type { Session } from "./runtime/session.ts";
 export type { EngineEvent, EngineStats, StepEvent } from "./runtime/monitor.ts";
+export type { DraftModel } from "./runtime/speculation/draft.ts";
+export { type Guess, verify } from "./runtime/speculation/verify.ts";
+export { lookUp } from "./runtime/speculation/ngram.ts";
 export type { Policy } from "./runtime/scheduler.ts";
 export type { GivenRoofline } from "./runtime/token-budget.ts";
 export { type BatchRequest, type BatchResult, parseRequests, runBatch } from "./runtime/batch.ts";
 export { benchAttention, type AttentionPoint } from "./runtime/bench-attention.ts";
 export { benchBatch, type BatchPoint } from "./runtime/bench-batch.ts";
+export { benchSpeculate, type SpeculatePoint } from "./runtime/bench-speculate.ts";
 export type { SamplingParams } from "./runtime/sampler.ts";
 export type { Backend } from "./runtime/backend.ts";
 export { describeRun, phaseTable } from "./runtime/report.ts";

@@ -133,16 +133,17 @@ export class BatchLoop {
       this.cache.record(run.sequence, run.tokens.slice(0, run.tokens.length - guesses));
       request.ran(run.prompt ? undefined : { weightBytes, guesses });
     }
-    let row = 0;
+    let [row, accepted] = [0, 0];
     for (const planned of plan) {
       const { tokens, logits: wanted } = planned.run;
       const rows = wanted === "all" ? tokens.length : wanted === "last" ? 1 : 0;
-      if (rows > 0 && logits) this.choose(planned, logits.slice(row, (row += rows)));
+      if (rows > 0 && logits) accepted += this.choose(planned, logits.slice(row, (row += rows)));
     }
+    const guessed = plan.reduce((sum, { run }) => sum + (run.logits === "all" ? run.tokens.length - 1 : 0), 0);
     const decodes = plan.reduce((sum, { run }) => sum + (run.prompt ? 0 : run.tokens.length), 0);
     const { runningCount: running, waitingCount: waiting } = this.scheduler;
     this.monitor.emit({
-      ...{ type: "step", phase: batch.phase, decodes, prompts: batch.tokens.length - decodes, ms: performance.now() - startedMs },
+      ...{ type: "step", phase: batch.phase, decodes, prompts: batch.tokens.length - decodes, guessed, accepted, ms: performance.now() - startedMs },
       ...{ running, waiting, usedPages: this.cache.usedPages },
     });
   }
@@ -154,20 +155,23 @@ export class BatchLoop {
     this.monitor.emit({ type: "started", id: this.active.get(request)!, queueMs: request.metrics.queueMs, cachedTokens: request.cached });
   }
 
-  /** Takes the token that each row of logits gives, for as long as it is the one that the run guessed; what the run holds beyond is forgotten. */
-  private choose({ request, run }: Planned<Generation>, logits: Parameters<Ops["sample"]>[0]): void {
+  /** Takes the token that each row of logits gives, for as long as it is the one that the run guessed; what the run holds beyond is forgotten. Returns how many guesses were right. */
+  private choose({ request, run }: Planned<Generation>, logits: Parameters<Ops["sample"]>[0]): number {
+    let accepted = 0;
     for (let row = 0; row < logits.rows; row++) {
       const token = this.ops.sample(logits.slice(row, row + 1), (values) => request.pick(values));
       const id = this.active.get(request);
       if (id !== undefined) this.monitor.emit({ type: "token", id, token, count: request.generated.length + 1 });
       const guessed = row + 1 < logits.rows && token === run.tokens[row + 1];
       request.accept(token, guessed);
-      if (request.sequence !== run.sequence) return;
+      if (guessed) accepted++;
+      if (request.sequence !== run.sequence) return accepted;
       if (!guessed) break;
       this.cache.record(run.sequence, [token]);
     }
     this.cache.truncate(run.sequence, run.sequence.tokens.length);
     request.fed = run.sequence.length;
+    return accepted;
   }
 
   /** While few tokens wait, any budget does, and nothing is measured. */

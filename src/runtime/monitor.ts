@@ -19,8 +19,11 @@ export type EngineEvent =
 export interface StepEvent {
   readonly type: "step";
   readonly phase: Phase;
-  /** Tokens in it: those of running requests and those of prompts. */
+  /** Tokens in it: those of running requests, guesses among them, and those of prompts. */
   readonly decodes: number;
+  /** Guessed tokens, and those of them that turned out right. */
+  readonly guessed: number;
+  readonly accepted: number;
   readonly prompts: number;
   readonly ms: number;
   readonly running: number;
@@ -52,6 +55,9 @@ export interface EngineStats {
   /** Prompt tokens that needed no computing. */
   readonly cachedTokens: number;
   readonly generatedTokens: number;
+  /** Guessed tokens that steps computed, and those of them that became part of a text. */
+  readonly guessedTokens: number;
+  readonly acceptedTokens: number;
   readonly preemptions: number;
   /** Tokens that one step may take; null as long as `auto` was not needed. */
   readonly tokenBudget: number | null;
@@ -64,7 +70,7 @@ type Now = Pick<EngineStats, "running" | "waiting" | "tokenBudget" | "kv">;
 export class Monitor {
   private readonly listeners = new Set<(event: EngineEvent) => void>();
   private readonly requests = { queued: 0, finished: 0, cancelled: 0, failed: 0, refused: 0 };
-  private readonly counts = { steps: 0, stepMs: 0, rows: 0, promptTokens: 0, cachedTokens: 0, generatedTokens: 0, preemptions: 0 };
+  private readonly counts = { steps: 0, stepMs: 0, rows: 0, promptTokens: 0, cachedTokens: 0, generatedTokens: 0, guessedTokens: 0, acceptedTokens: 0, preemptions: 0 };
 
   /** Calls `listener` with every event; returns the function that takes it off again. */
   listen(listener: (event: EngineEvent) => void): () => void {
@@ -95,6 +101,8 @@ export class Monitor {
       counts.stepMs += event.ms;
       counts.rows += event.decodes + event.prompts;
       counts.promptTokens += event.prompts;
+      counts.guessedTokens += event.guessed;
+      counts.acceptedTokens += event.accepted;
     }
   }
 }

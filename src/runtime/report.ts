@@ -2,7 +2,7 @@ import type { Phase } from "../tensor/ledger.ts";
 import type { BreakdownRow, PhaseBreakdown } from "../tensor/totals.ts";
 import { weightBytes } from "../model/weights.ts";
 import type { Engine } from "./engine.ts";
-import type { GenerationResult } from "./generation.ts";
+import type { GenerationResult, SpeculationTimings } from "./generation.ts";
 
 export interface ReportStyle {
   readonly color: boolean;
@@ -14,18 +14,21 @@ export function describeRun(engine: Engine, result: GenerationResult, style: Rep
   const phases = engine.breakdown();
   const { config, model, backend } = engine;
   const dim = (text: string) => (style.color ? `\x1b[2m${text}\x1b[22m` : text);
-  const { ttftMs, tpotMs, prefillTokensPerSecond, decodeTokensPerSecond } = result.timings;
+  const { ttftMs, tpotMs, prefillTokensPerSecond, decodeTokensPerSecond, speculation, weightBytesPerToken } = result.timings;
   const speeds = [
     `${plural(result.promptTokens, "prompt token")}${result.cachedTokens > 0 ? ` (${count(result.cachedTokens)} in the KV cache already)` : ""}, first token after ${formatMs(ttftMs)}`,
     ...(prefillTokensPerSecond === null ? [] : [`prefill ${count(prefillTokensPerSecond)} tokens/s`]),
     ...(decodeTokensPerSecond === null ? [] : [`decode ${count(decodeTokensPerSecond)} tokens/s (${formatMs(tpotMs!)} each)`]),
+    ...(speculation ? [describeGuesses(speculation)] : []),
   ];
+  const draft = engine.draft && Object.entries(engine.draft.breakdown());
   const lines = [
     dim(`${config.name} (${config.architecture}), ${formatBytes(weightBytes(model.weights))} of weights, ${backend} kernels, seed ${result.seed}`),
     dim(speeds.join("; ")),
     "",
     ...(["prefill", "decode", "mixed"] as const).flatMap((phase) => (phases[phase] ? [...phaseTable(phase, phases[phase], style), ""] : [])),
-    ...(phases.decode && result.tokens.length > 1 ? [decodeSentence(phases.decode, phases.prefill)] : []),
+    ...(draft ?? []).flatMap(([phase, table]) => [dim(`draft model ${engine.draft!.model.config.name}`), ...phaseTable(phase as Phase, table, style), ""]),
+    ...(phases.decode && result.tokens.length > 1 ? [speculation ? guessSentence(phases.decode, speculation, weightBytesPerToken!) : decodeSentence(phases.decode, phases.prefill)] : []),
   ];
   return `${lines.join("\n").trimEnd()}\n`;
 }
@@ -78,6 +81,22 @@ function decodeSentence(decode: PhaseBreakdown, prefill: PhaseBreakdown | undefi
   return lines.join("\n");
 }
 
+/** "ngram: 11 of 56 guesses accepted (19.6 %), 1.05 tokens a step". */
+export function describeGuesses({ method, guessed, accepted, acceptanceRate, tokensPerStep }: SpeculationTimings): string {
+  const rate = acceptanceRate === null ? "no guesses" : `${count(accepted)} of ${plural(guessed, "guess", "es")} accepted (${percent(acceptanceRate)})`;
+  return `${method}: ${rate}${tokensPerStep === null ? "" : `, ${tokensPerStep.toFixed(2)} tokens a step`}`;
+}
+
+function guessSentence({ total, byKind }: PhaseBreakdown, { method, steps, tokensPerStep }: SpeculationTimings, weightBytesPerToken: number): string {
+  const lines = [
+    `A step of decode read ${formatBytes(total.read.weights / steps)} of weights and gave ${tokensPerStep!.toFixed(2)} tokens: ` +
+      `${formatBytes(weightBytesPerToken)} of weights a token${method === "draft" ? ", the draft model's among them" : ""}.`,
+  ];
+  const { gemm } = byKind;
+  if (gemm) lines.push(`Guesses shared each weight with the token before them (gemm): ${percent(gemm.flopShare)} of decode's flops, at ${(gemm.flops / gemm.bytesRead).toFixed(1)} flops a byte.`);
+  return lines.join("\n");
+}
+
 const BLOCKS = " ▏▎▍▌▋▊▉█";
 
 function bar(share: number, width: number): string {
@@ -86,7 +105,7 @@ function bar(share: number, width: number): string {
   return ("█".repeat(full) + (eighths % 8 ? BLOCKS[eighths % 8] : "")).padEnd(width);
 }
 
-const plural = (n: number, noun: string) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
+const plural = (n: number, noun: string, ending = "s") => `${count(n)} ${noun}${n === 1 ? "" : ending}`;
 
 export function percent(share: number): string {
   return `${(share * 100).toFixed(1)} %`;

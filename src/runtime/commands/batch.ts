@@ -1,6 +1,6 @@
 import { type BadLine, finishedIds, parseRequests, runBatch } from "../batch.ts";
 import { POLICIES } from "../scheduler.ts";
-import { choice, type Command, ENGINE_OPTIONS, type Io, loadEngine, MODEL_OPTIONS, number, text, UsageError, type Values } from "./command.ts";
+import { choice, type Command, ENGINE_OPTIONS, type Io, loadEngine, MODEL_OPTIONS, number, SPECULATION_OPTIONS, text, UsageError, type Values } from "./command.ts";
 
 /** How requests are batched; for all commands that run several. */
 export const BATCH_OPTIONS = {
@@ -28,6 +28,7 @@ export const batch: Command = {
     out: { type: "string", value: "PATH", help: "the results, a line each: {id, text, tokens, finishReason, metrics}; what is there already is not run again" },
     ...MODEL_OPTIONS,
     ...ENGINE_OPTIONS,
+    ...SPECULATION_OPTIONS,
     ...BATCH_OPTIONS,
   },
   async run(values, io) {

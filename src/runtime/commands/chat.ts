@@ -2,7 +2,7 @@ import type { ChatMessage } from "../chat.ts";
 import type { Engine } from "../engine.ts";
 import type { Generation, GenerationResult } from "../generation.ts";
 import { describeRun } from "../report.ts";
-import { type Command, ENGINE_OPTIONS, type Io, loadEngine, MODEL_OPTIONS, number, text, texts, type Values } from "./command.ts";
+import { type Command, ENGINE_OPTIONS, type Io, loadEngine, MODEL_OPTIONS, number, SPECULATION_OPTIONS, text, texts, type Values } from "./command.ts";
 
 const HELP = `/reset          forget the conversation; the system message stays
 /system TEXT    begin anew with another system message; without TEXT, with none
@@ -25,6 +25,7 @@ export const chat: Command = {
     seed: { type: "string", value: "N", help: "same seed, same answers (default: a new one each time)" },
     stop: { type: "string", multiple: true, value: "TEXT", help: "end an answer at this text; may be repeated" },
     ...ENGINE_OPTIONS,
+    ...SPECULATION_OPTIONS,
   },
   async run(values, io) {
     const params = chatParams(values);
@@ -69,6 +70,7 @@ function conversation(engine: Engine, io: Io, params: ChatParams, firstSystem: s
     messages.push({ role: "user", content });
     try {
       engine.ledger.clear();
+      engine.draft?.ledger.clear();
       running = engine.chat(all(), params);
       let begun = false;
       for await (const piece of running) {

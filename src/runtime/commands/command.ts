@@ -4,6 +4,7 @@ import type { ByteSource } from "../../model/formats/source.ts";
 import { parseCalibration } from "../../quant/calibration.ts";
 import { WEIGHT_SCHEMES } from "../../quant/scheme.ts";
 import { ACTIVATIONS, type SchemeOptions } from "../schemes.ts";
+import { DEFAULT_DRAFT_TOKENS, MOST_DRAFT_TOKENS } from "../speculation/speculation.ts";
 import type { HttpHandler, Listening, ListenOptions } from "../server/http.ts";
 
 /** What a command may do to the world outside; run.ts brings Node's version, tests bring their own. */
@@ -163,6 +164,13 @@ export const ENGINE_OPTIONS = {
   ...SCHEME_OPTIONS,
 } as const;
 
+/** How the tokens to come are guessed, for all commands that generate. */
+export const SPECULATION_OPTIONS = {
+  speculate: { type: "string", value: "NAME", help: "ngram guesses the next tokens from the text so far, to be tested together in one step; off (default)" },
+  "draft-model": { type: "string", value: "PATH", help: "a small model of the same vocabulary that guesses instead" },
+  "draft-tokens": { type: "string", value: "N", help: `most tokens guessed at once, 1 to ${MOST_DRAFT_TOKENS} (default ${DEFAULT_DRAFT_TOKENS}; fewer after wrong guesses)` },
+} as const;
+
 export const JSON_OPTION = { json: { type: "boolean", help: "one JSON document on standard output" } } as const;
 
 /** The schemes that the flags ask for. @throws UsageError. */
@@ -197,6 +205,17 @@ export async function promptFrom(values: Values, io: Io, nameOfTokens = "tokens"
   return tokenIds(values, nameOfTokens) ?? text(values, "prompt");
 }
 
+/** The engine's options that the flags about guessing ask for. @throws UsageError. */
+export function speculationFrom(values: Values, io: Io): Pick<EngineOptions, "speculate" | "draftTokens" | "draftModel"> {
+  const path = text(values, "draft-model");
+  const speculate = text(values, "speculate") === undefined ? undefined : choice(values, "speculate", ["ngram", "off"] as const, "off");
+  const draftTokens = number(values, "draft-tokens", { integer: true, min: 1, max: MOST_DRAFT_TOKENS });
+  if (path !== undefined && speculate !== undefined) throw new UsageError("--speculate and --draft-model: expected one of them");
+  if (path !== undefined && text(values, "window") !== undefined) throw new UsageError("--draft-model and --window: expected one of them (--speculate ngram goes with a window)");
+  if (draftTokens !== undefined && path === undefined && speculate !== "ngram") throw new UsageError("--draft-tokens: expected --speculate ngram or --draft-model with it, found neither");
+  return { speculate, draftTokens, draftModel: path === undefined ? undefined : io.openFile(path) };
+}
+
 /** Loads the engine that the flags ask for, with progress for whoever watches. */
 export async function loadEngine(values: Values, io: Io, options: EngineOptions = {}): Promise<Engine> {
   const { Engine } = await import("../engine.ts");
@@ -214,6 +233,7 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
     kv: kvFrom(values),
     window: number(values, "window", { integer: true, min: 1 }),
     sinks: number(values, "sinks", { integer: true, min: 0 }),
+    ...speculationFrom(values, io),
     onProgress: (share) => {
       const percent = Math.floor(share * 100);
       if (!io.interactive || percent === shown) return;

@@ -1,8 +1,9 @@
+import { weightBytes } from "../../model/weights.ts";
 import type { GenerationResult } from "../generation.ts";
 import type { Engine } from "../engine.ts";
 import { describeRun } from "../report.ts";
 import { chromeTrace } from "../trace.ts";
-import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, type OutputFile, promptFrom, PROMPT_OPTIONS, text, texts, type Values } from "./command.ts";
+import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, type OutputFile, PROMPT_OPTIONS, promptFrom, SPECULATION_OPTIONS, text, texts, type Values } from "./command.ts";
 import { SESSION_OPTIONS, sessionFile, sessionFrom } from "./sessions.ts";
 
 /** How the shipped model's stories begin when nobody says otherwise. */
@@ -25,6 +26,7 @@ export const generate: Command = {
     seed: { type: "string", value: "N", help: "same seed, same text (default: a new one each time)" },
     stop: { type: "string", multiple: true, value: "TEXT", help: "end at this text; may be repeated" },
     ...ENGINE_OPTIONS,
+    ...SPECULATION_OPTIONS,
     ...SESSION_OPTIONS,
     "no-breakdown": { type: "boolean", help: "only the text" },
     trace: { type: "string", value: "PATH", help: "write every op as a Chrome trace, for ui.perfetto.dev" },
@@ -81,5 +83,10 @@ function generateParams(values: Values) {
 
 function toJson(engine: Engine, { timings, ...result }: GenerationResult) {
   const kv = { ...engine.cache.formats, ...engine.cache.stats() };
-  return { ...result, backend: engine.backend, threads: engine.threads, timings: { loadMs: engine.loadMs, ...timings }, kv, breakdown: engine.breakdown() };
+  return { ...result, backend: engine.backend, threads: engine.threads, timings: { loadMs: engine.loadMs, ...timings }, kv, breakdown: engine.breakdown(), draft: draftToJson(engine) };
+}
+
+/** What the draft model read and computed, apart from the model's own account. */
+function draftToJson({ draft }: Engine) {
+  return draft && { model: draft.model.config.name, bytes: weightBytes(draft.model.weights), breakdown: draft.breakdown() };
 }

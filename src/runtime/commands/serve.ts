@@ -1,7 +1,7 @@
 import { type App, createApp } from "../server/app.ts";
 import { jsonReply } from "../server/http.ts";
 import { BATCH_OPTIONS, batchingFrom } from "./batch.ts";
-import { type Command, ENGINE_OPTIONS, flag, loadEngine, MODEL_OPTIONS, number, text, UsageError } from "./command.ts";
+import { type Command, ENGINE_OPTIONS, flag, loadEngine, MODEL_OPTIONS, number, SPECULATION_OPTIONS, text, UsageError } from "./command.ts";
 
 /** Only this machine: whoever wants more has to say so. */
 const LOOPBACK = ["127.0.0.1", "::1", "localhost"];
@@ -27,6 +27,7 @@ export const serve: Command = {
     ledger: { type: "boolean", help: "count the bytes and flops of every op, for /metrics" },
     ...MODEL_OPTIONS,
     ...ENGINE_OPTIONS,
+    ...SPECULATION_OPTIONS,
     ...BATCH_OPTIONS,
   },
   async run(values, io) {

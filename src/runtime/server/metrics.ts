@@ -50,6 +50,8 @@ export function prometheusText(engine: Engine, { answered, ttft, tpot }: ServerM
     family("prompt_tokens_total", "counter", "Prompt tokens computed", [[{}, counts.promptTokens]]),
     family("prompt_tokens_cached_total", "counter", "Prompt tokens that needed no computing", [[{}, counts.cachedTokens]]),
     family("generated_tokens_total", "counter", "Tokens generated", [[{}, counts.generatedTokens]]),
+    family("guessed_tokens_total", "counter", "Guessed tokens that passes computed", [[{}, counts.guessedTokens]]),
+    family("accepted_tokens_total", "counter", "Guessed tokens that became part of a text", [[{}, counts.acceptedTokens]]),
     family("steps_total", "counter", "Passes of the decoder", [[{}, counts.steps]]),
     family("step_rows_total", "counter", "Token rows of all passes", [[{}, counts.rows]]),
     family("step_seconds_total", "counter", "Time inside of passes", [[{}, counts.stepMs / 1000]]),

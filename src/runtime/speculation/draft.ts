@@ -5,6 +5,7 @@ import { loadWeights } from "../../model/load.ts";
 import { type ModelFile, openModel } from "../../model/open.ts";
 import { Ledger, type LedgerOptions } from "../../tensor/ledger.ts";
 import { Ops } from "../../tensor/ops.ts";
+import { breakdown } from "../../tensor/totals.ts";
 import { type Backend, createKernels } from "../backend.ts";
 import { sourceOf } from "../open-source.ts";
 import { draw, randomFrom, type Sampling, type Shaper } from "../sampler.ts";
@@ -86,6 +87,11 @@ export class DraftModel {
       },
       release: () => this.release(held),
     };
+  }
+
+  /** Where the draft model's flops, bytes and time went. Needs the ledger. */
+  breakdown(): ReturnType<typeof breakdown> {
+    return breakdown(this.ledger.totals());
   }
 
   close(): void {

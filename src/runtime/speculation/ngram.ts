@@ -1,5 +1,5 @@
 /** Longest and shortest run of last tokens that is looked up; shorter ones stand before anything. */
-const LONGEST = 4;
+const LONGEST = 8;
 const SHORTEST = 2;
 
 /**

@@ -5,7 +5,7 @@ import { DEFAULT_DRAFT_TOKENS, MOST_DRAFT_TOKENS, ngramGuesser, type Speculating
 export interface SpeculationParams {
   /** How the tokens to come are guessed. Default: what the engine was loaded with. */
   speculate?: Speculating;
-  /** Most tokens guessed at once, 1 to 16; default what the engine was loaded with, or 5. */
+  /** Most tokens guessed at once, 1 to 16; default what the engine was loaded with, or 8. */
   draftTokens?: number;
 }
 

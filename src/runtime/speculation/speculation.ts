@@ -8,7 +8,9 @@ export type Speculating = (typeof SPECULATIONS)[number];
 
 /** Most tokens that may be guessed at once. */
 export const MOST_DRAFT_TOKENS = 16;
-export const DEFAULT_DRAFT_TOKENS = 5;
+export const DEFAULT_DRAFT_TOKENS = 8;
+/** How many are guessed at first. */
+const FIRST = 4;
 
 /** Guesses for one request. */
 export interface Guesser {
@@ -24,8 +26,8 @@ export interface Guesser {
 }
 
 /**
- * One request's guesses from when they are made until they are tested. Their number follows the last outcome: two more when all stood, one
- * less when one fell (as Hugging Face's assisted generation does).
+ * One request's guesses from when they are made until they are tested. Their number follows the last outcome: twice as many when all
+ * stood, else one more than stood.
  *
  * Guesses come in blocks, and each block ends with a token that was not guessed. Which tokens are tested, and with which random numbers,
  * depends on the text alone: a block may be cut over several steps, when a step had no room or the request had to wait, and the text is
@@ -37,12 +39,15 @@ export class Speculation {
   guessMs = 0;
   private readonly most: number;
   private count: number;
+  /** Guesses of the block that stood. */
+  private stood = 0;
   /** What is still to be tested; undefined between two blocks. */
   private block: readonly Guess[] | undefined;
 
   constructor(guesser: Guesser, most: number) {
     this.guesser = guesser;
-    this.most = this.count = most;
+    this.most = most;
+    this.count = Math.min(most, FIRST);
   }
 
   /** Tokens guessed to follow `tokens`. */
@@ -60,10 +65,15 @@ export class Speculation {
     if (this.guesser.random) this.guesses(tokens);
     const [guess, ...others] = this.block ?? [];
     const token = guess ? verify(p, guess, u) : draw(p, u);
-    const stood = guess !== undefined && token === guess.token;
-    if (guess && !stood) this.count = Math.max(1, this.count - 1);
-    if (stood && others.length === 0) this.count = Math.min(this.most, this.count + 2);
-    this.block = stood ? others : undefined;
+    if (guess && token === guess.token) {
+      this.stood++;
+      this.block = others;
+      return token;
+    }
+    if (guess) this.count = Math.min(this.most, this.stood + 1);
+    else if (this.stood > 0) this.count = Math.min(this.most, 2 * this.count);
+    this.stood = 0;
+    this.block = undefined;
     return token;
   }
 }

@@ -1,0 +1,55 @@
+import { benchSpeculate as measure } from "../bench-speculate.ts";
+import { count, formatBytes, percent } from "../report.ts";
+import { table } from "./bench-model.ts";
+import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, SPECULATION_OPTIONS, text, texts, UsageError } from "./command.ts";
+
+/** How the shipped model's stories may begin. */
+const PROMPTS = ["Once upon a time", "One day, a little boy named Tom", "The dog said", "Lily had a red ball", "There was a big tree"];
+
+export const benchSpeculate: Command = {
+  name: "bench speculate",
+  summary: "decode with and without guessed tokens, side by side: speed, acceptance, weight bytes per token",
+  options: {
+    ...MODEL_OPTIONS,
+    "draft-model": SPECULATION_OPTIONS["draft-model"],
+    "draft-tokens": SPECULATION_OPTIONS["draft-tokens"],
+    prompt: { type: "string", multiple: true, value: "TEXT", help: "text to continue; may be repeated (default: five beginnings of stories)" },
+    tokens: { type: "string", value: "N", help: "tokens to generate for each prompt at most (default 200)" },
+    temperature: { type: "string", value: "T", help: "0 (default) takes the most probable token; above, all other sampling cuts are off" },
+    seed: { type: "string", value: "N", help: "of the sampled texts (default 1)" },
+    repeat: { type: "string", value: "R", help: "timed repetitions, the median counts (default 5)" },
+    ...ENGINE_OPTIONS,
+    ...JSON_OPTION,
+  },
+  async run(values, io) {
+    const tokens = number(values, "tokens", { integer: true, min: 2 }, 200);
+    const repeat = number(values, "repeat", { integer: true, min: 1 }, 5);
+    const temperature = number(values, "temperature", { min: 0 }, 0);
+    const seed = number(values, "seed", { integer: true, min: 0 }, 1);
+    const draftTokens = number(values, "draft-tokens", { integer: true, min: 1 });
+    const given = texts(values, "prompt");
+    const prompts = given.length > 0 ? given : PROMPTS;
+    const draftPath = text(values, "draft-model");
+    if (draftPath !== undefined && text(values, "window") !== undefined) throw new UsageError("--draft-model and --window: expected one of them");
+    const draftModel = draftPath === undefined ? undefined : io.openFile(draftPath);
+    const engine = await loadEngine({ ...values, "draft-model": undefined, "draft-tokens": undefined }, io, { draftModel, draftTokens });
+    try {
+      const params = { maxTokens: tokens, temperature, seed, topK: 0, topP: 1, minP: 0 };
+      const onProgress = io.interactive ? (done: string) => io.err(`\r\x1b[K${done}`) : undefined;
+      const points = await measure(engine, { prompts, params, repeat, onProgress });
+      if (io.interactive) io.err("\r\x1b[K");
+      const { config, backend, threads, draft } = engine;
+      const facts = { model: config.name, draftModel: draft?.model.config.name ?? null, backend, threads, prompts: prompts.length, maxTokens: tokens, temperature, repeat };
+      if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, points }, null, 2)}\n`);
+      const head = ["guesses", "tokens/s", "lowest", "highest", "speedup", "accepted", "of", "rate", "tokens/step", "weights/token", "guessing", "text"];
+      const rows = points.map((point) => [
+        ...[point.speculate, count(point.tokensPerSecond), count(point.spread.lowest), count(point.spread.highest), `${point.speedup.toFixed(2)} x`],
+        ...[count(point.accepted), count(point.guessed), point.acceptanceRate === null ? "-" : percent(point.acceptanceRate), point.tokensPerStep.toFixed(2)],
+        ...[formatBytes(point.weightBytesPerToken), percent(point.guessShare), point.sameText ? "same" : "another"],
+      ]);
+      await io.out(`${config.name}${draft ? `, draft model ${draft.model.config.name}` : ""}, ${backend} kernels, ${threads} threads, ${prompts.length} prompts, temperature ${temperature}\n${table([head, ...rows])}\n`);
+    } finally {
+      engine.close();
+    }
+  },
+};
