@@ -63,6 +63,8 @@ describe("a report on a shape", () => {
   it("puts every op on the roof, and says what does not fit", () => {
     const { bandwidthGBs, points } = data.roofline;
     for (const { phase, kind, intensity, gflops } of points) if (phase === "decode" && kind === "gemv") expect(gflops).toBeCloseTo(intensity * bandwidthGBs, 6);
+    expect(data.hardware.map(({ hw, unverified }) => [hw, unverified])).toEqual([["a100-80g", []], ["orin", ["bandwidthGBs"]], ["tesla-fsd-hw3", []]]);
+    expect(reportPage(data)).toMatch(/<th scope="row">orin<\/th>.*<td>bandwidthGBs<\/td><\/tr>/);
     const large = collectShape(SHAPES["gpt-3-175b"], FORMATS, { batch: 1, promptTokens: 16, tokens: 2 }, DEVICES.slice(1));
     expect(large.hardware.map(({ fits, tokensPerSecond }) => [fits, tokensPerSecond])).toEqual([[false, null], [false, null]]);
     const page = reportPage(large);

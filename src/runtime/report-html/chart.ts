@@ -11,11 +11,11 @@ export interface Box {
   readonly bottom: number;
 }
 
-export const plotBox = (width: number, height: number): Box => ({ width, height, left: 60, right: width - 14, top: 14, bottom: height - 44 });
+export const plotBox = (width: number, height: number): Box => ({ width, height, left: 62, right: width - 20, top: 14, bottom: height - 44 });
 
-/** An image with a text alternative. */
+/** An image with a text alternative; its parts are for the eye and for the pointer only. */
 export function svg({ width, height }: Pick<Box, "width" | "height">, label: string, ...children: readonly string[]): string {
-  return tag("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label }, ...children);
+  return tag("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": label }, tag("g", { "aria-hidden": "true" }, ...children));
 }
 
 export const text = (x: number, y: number, content: string, attributes: Record<string, string | number> = {}) => tag("text", { x, y, ...attributes }, escape(content));
@@ -25,10 +25,10 @@ export function axes(box: Box, x: Scale, y: Scale, xTitle: string, yTitle: strin
   const { left, right, top, bottom } = box;
   return [
     ...y.ticks.map(({ value, label }) => tag("line", { x1: left, x2: right, y1: y.at(value), y2: y.at(value), class: "grid" }) + text(left - 6, y.at(value) + 4, label, { class: "end" })),
-    ...x.ticks.map(({ value, label }) => tag("line", { x1: x.at(value), x2: x.at(value), y1: top, y2: bottom, class: "grid" }) + text(x.at(value), bottom + 16, label, { class: "mid" })),
+    ...x.ticks.map(({ value, label }) => tag("line", { x1: x.at(value), x2: x.at(value), y1: top, y2: bottom, class: "grid" }) + text(x.at(value), bottom + 19, label, { class: "mid" })),
     tag("path", { d: `M${left} ${top}V${bottom}H${right}`, class: "axis" }),
-    text((left + right) / 2, bottom + 36, xTitle, { class: "mid title" }),
-    text(0, 0, yTitle, { class: "mid title", transform: `translate(11 ${(top + bottom) / 2}) rotate(-90)` }),
+    text((left + right) / 2, bottom + 38, xTitle, { class: "mid title" }),
+    text(0, 0, yTitle, { class: "mid title", transform: `translate(14 ${(top + bottom) / 2}) rotate(-90)` }),
   ].join("");
 }
 

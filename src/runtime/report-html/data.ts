@@ -120,6 +120,8 @@ export interface HardwareRow {
   readonly mfu: number | null;
   /** Joules per token. */
   readonly energy: { readonly arithmetic: number; readonly cache: number; readonly dram: number; readonly total: number } | null;
+  /** Fields of the device whose figures were found in no source. */
+  readonly unverified: readonly string[];
 }
 
 /** What the model did at one token. */

@@ -24,7 +24,7 @@ export function onHardware(shape: NamedShape, formats: Formats, workload: Worklo
     curves: { devices: drawn.map(({ name }) => name), batch: curve("batch"), context: curve("context"), bits: curve("bits") },
     hardware: hardware.map((device) => {
       const { hw, fits, neededBytes, tpotMs, tokensPerSecond, ttftMs, bound, mbu, mfu, energy } = project(trace, device);
-      return { hw, fits, neededBytes, bandwidthGBs: device.bandwidthGBs, tpotMs, tokensPerSecond, ttftMs, bound, mbu, mfu, energy };
+      return { hw, fits, neededBytes, bandwidthGBs: device.bandwidthGBs, tpotMs, tokensPerSecond, ttftMs, bound, mbu, mfu, energy, unverified: device.unverified ?? [] };
     }),
     energySource: HOROWITZ_2014.source,
   };

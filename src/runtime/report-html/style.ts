@@ -33,6 +33,7 @@ figure svg{display:block;max-width:100%;height:auto}
 .wide{display:none}
 @media (min-width:680px){.wide{display:block}.narrow{display:none}}
 svg text{font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif;fill:var(--ink)}
+@media screen and (min-width:680px) and (max-width:920px){svg text{font-size:14px}}
 svg .mid{text-anchor:middle}
 svg .end{text-anchor:end}
 svg .title{fill:var(--soft)}
@@ -58,6 +59,6 @@ thead th{border-bottom:2px solid var(--soft)}
 :focus-visible{outline:3px solid var(--focus);outline-offset:2px}
 footer{padding-bottom:32px;color:var(--soft);font-size:.9rem}
 @media print{:root{--paper:#fff;--ink:#000;--soft:#444;--line:#bbb;--panel:#f3f3f3;--focus:#000;--c0:#0072b2;--c1:#c44e00;--c2:#00795a;--c3:#b0568c;--c4:#946c00;--c5:#6b7280;--heat:0,114,178}
-nav,.skip{display:none}.scroll{overflow:visible}table{font-size:8pt}th,td{padding:2px 6px 2px 0;white-space:normal}figure,tr{break-inside:avoid}h2{break-after:avoid}
+nav,.skip{display:none}.scroll{overflow:visible}table{font-size:8pt}th,td{padding:2px 6px 2px 0;white-space:normal}td.n{white-space:nowrap}figure,tr,.see{break-inside:avoid}h2,h3,.see,summary,.legend{break-after:avoid}
 details:not([open])::details-content{content-visibility:visible;block-size:auto}}
 `;

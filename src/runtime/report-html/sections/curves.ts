@@ -17,7 +17,7 @@ export function curvesSections({ curves, model, run }: ReportData): Section[] {
     section(
       ...[id, title, `${see} Ceilings: the recorded ops under each device's roof.`] as const,
       chart((width) => draw(width, rows, devices.length, measure, x, see), legend),
-      numbers("The curves as numbers", table(`${title}: time per step and tokens per second`, [xName, ...devices.flatMap((name) => [`${name}, ms`, `${name}, tokens/s`])], rows.map((row) => [
+      numbers(`${title}, as numbers`, table(`${title}: time per step and tokens per second`, [xName, ...devices.flatMap((name) => [`${name}, ms`, `${name}, tokens/s`])], rows.map((row) => [
         words(row.value),
         ...devices.flatMap((_, i) => [orNone(row.tpotMs[i], numberCell), orNone(row.tokensPerSecond[i], numberCell)]),
       ]))),

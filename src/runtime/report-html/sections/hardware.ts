@@ -29,15 +29,15 @@ function speedSection({ hardware, model, run }: ReportData): Section {
     ...(["hardware", "Other hardware"] as const),
     `${see} These are ceilings for ${run.promptTokens} prompt tokens and ${run.tokens} decoded, one sequence: each op takes the longer of its flops at the peak and its bytes at full bandwidth.`,
     rows.length === 0 ? "" : chart((width) => barChart(width, see, rows, (from, to) => logarithmic([Math.min(...speeds) * 0.5, ...speeds], from, to, width > 500 ? 6 : 4), "tokens/s (log)")),
-    numbers("The devices as numbers", table("Projected onto hardware", ["device", "bandwidth", "needs", "fits", "time per token, ms", "tokens/s", "first token, ms", "bound by", "MBU", "MFU"], hardware.map(cells))),
+    numbers("The devices as numbers", table("Projected onto hardware", ["device", "bandwidth", "needs", "fits", "time per token, ms", "tokens/s", "first token, ms", "bound by", "MBU", "MFU", "figures without a source"], hardware.map(cells))),
   );
 }
 
-function cells({ hw, bandwidthGBs, neededBytes, fits, tpotMs, tokensPerSecond, ttftMs, bound, mbu, mfu }: HardwareRow) {
+function cells({ hw, bandwidthGBs, neededBytes, fits, tpotMs, tokensPerSecond, ttftMs, bound, mbu, mfu, unverified }: HardwareRow) {
   return [
     ...[words(hw), numberCell(bandwidthGBs, "GB/s"), bytesCell(neededBytes), words(fits ? "yes" : "no")],
     ...[orNone(tpotMs, numberCell), orNone(tokensPerSecond, numberCell), orNone(ttftMs, numberCell)],
-    ...[words(bound ?? "does not fit"), orNone(mbu, shareCell), orNone(mfu, shareCell)],
+    ...[words(bound ?? "does not fit"), orNone(mbu, shareCell), orNone(mfu, shareCell), words(unverified.join(", ") || "none")],
   ];
 }
 

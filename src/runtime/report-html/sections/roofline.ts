@@ -26,7 +26,7 @@ export function rooflineSection({ roofline, run, model }: ReportData): Section {
   ]);
   const how = run.mode === "measured" ? `Times are measured; the roof is a quick measurement of ${run.machine}.` : `Nothing was computed: each op takes the time that ${run.machine}'s roof allows.`;
   const over = points.filter((point) => placed(point) && point.gflops > 1.05 * Math.min(point.intensity * bandwidthGBs, Math.max(...peaks.map(({ gflops }) => gflops)))).length;
-  const cached = over === 0 ? "" : ` ${over} of the ${points.length} ops ${over === 1 ? "stands" : "stand"} above the roof: the data came from a cache.`;
+  const cached = over === 0 ? "" : ` ${over} of the ${points.length} ops ${over === 1 ? "stands" : "stand"} above the roof: the data came from a cache, or the roof was measured while other programs ran.`;
   return section("roofline", "Roofline", `${see} ${how}${cached}`, body, numbers("The ops as numbers", ops, roofs));
 }
 
@@ -69,7 +69,7 @@ function draw(width: number, { points, bandwidthGBs, peaks }: ReportData["roofli
     .map(({ format, gflops }) => {
       const above = y.at(gflops) - 5;
       free = Math.max(above, free + 14);
-      return text(box.right - 2, free > above ? Math.max(free, y.at(gflops) + 14) : above, `${format} ${rate(gflops)}`, { class: "end halo" });
+      return text(box.right - 2, free > above ? Math.max(free, y.at(gflops) + 14) : above, width > 500 ? `${format} ${rate(gflops)}` : format, { class: "end halo" });
     });
   const halfway = Math.sqrt(low * (top / bandwidthGBs));
   const name = text(x.at(halfway) - 8, y.at(halfway * bandwidthGBs) - 8, `${digits(bandwidthGBs)} GB/s`, { class: "end halo" });
