@@ -5,7 +5,9 @@ import { batch } from "./src/runtime/commands/batch.ts";
 import { bench } from "./src/runtime/commands/bench.ts";
 import { benchAttention } from "./src/runtime/commands/bench-attention.ts";
 import { benchBatch } from "./src/runtime/commands/bench-batch.ts";
+import { benchFusion } from "./src/runtime/commands/bench-fusion.ts";
 import { benchServe } from "./src/runtime/commands/bench-serve.ts";
+import { benchSpeculate } from "./src/runtime/commands/bench-speculate.ts";
 import { breakdown } from "./src/runtime/commands/breakdown.ts";
 import { chat } from "./src/runtime/commands/chat.ts";
 import { type Command, UsageError } from "./src/runtime/commands/command.ts";
@@ -25,7 +27,7 @@ import { step } from "./src/runtime/commands/step.ts";
 import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, chat, logits, tokenize, inspect, step, report, serve, batch, bench, benchBatch, benchAttention, benchServe, roofline, breakdown, project, plan, quantize, convert, calibrate, evaluate];
+const COMMANDS: readonly Command[] = [generate, chat, logits, tokenize, inspect, step, report, serve, batch, bench, benchBatch, benchAttention, benchFusion, benchSpeculate, benchServe, roofline, breakdown, project, plan, quantize, convert, calibrate, evaluate];
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();

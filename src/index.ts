@@ -55,6 +55,7 @@ export { type LayerWeights, linears, parameterCount, weightBytes, type Weights }
 export { FormatError } from "./model/formats/errors.ts";
 export { type ByteSource, memorySource } from "./model/formats/source.ts";
 export type { Tokenizer, TokenStream } from "./model/tokenizer/tokenizer.ts";
+export { type Fusion, FUSIONS } from "./tensor/fusion.ts";
 export { KvCache, KvCacheFullError, type KvCacheOptions, type KvCacheStats, type KvSequence, PAGE_SIZE } from "./kvcache/cache.ts";
 export { KV_FORMATS, type KvFormat, type KvFormats } from "./kvcache/format.ts";
 export { SnapshotError } from "./kvcache/snapshot.ts";

@@ -1,6 +1,7 @@
 import type { KvCache, KvSequence } from "../kvcache/cache.ts";
 import type { AttentionShape, AttentionWindow, Segment } from "../tensor/kernels.ts";
 import type { Phase } from "../tensor/ledger.ts";
+import type { Linear } from "../tensor/fusion.ts";
 import type { Ops } from "../tensor/ops.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { attentionKinds, kindOfLayer, type ModelConfig, type RopeConfig, ropeFrequencies } from "./config.ts";
@@ -71,19 +72,23 @@ export function forward(model: Model, ops: Ops, batch: Batch): Tensor | undefine
   for (const [index, layer] of weights.layers.entries()) {
     const scratch = ops.arena.mark();
     ops.ledger.layer = index;
-    const h = input(config, ops, "attn_norm", x, layer.attnNorm);
-    const attended = output(config, ops, "attn_post_norm", attend(model, ops, layer, index, h, views[kindOfLayer(config, index)]), layer.attnPostNorm);
-    if (!config.parallelResidual) ops.add("attn_residual", x, attended);
-    const own = config.parallelResidual && !layer.ffnNorm ? h : input(config, ops, "ffn_norm", x, layer.ffnNorm);
-    const fed = output(config, ops, "ffn_post_norm", feedForward(config, ops, layer, own), layer.ffnPostNorm);
-    if (config.parallelResidual) ops.add("attn_residual", x, attended);
-    ops.add("ffn_residual", x, fed);
+    const { q, k, v, o, gate, up, down } = layer;
+    const fed = gate ? [gate, up] : [up];
+    const shared = config.parallelResidual && !layer.ffnNorm;
+    const h = input(config, ops, "attn_norm", x, layer.attnNorm, shared ? [q, k, v, ...fed] : [q, k, v]);
+    const beside = config.parallelResidual && (shared ? h : input(config, ops, "ffn_norm", x, layer.ffnNorm, fed));
+    const seen = attend(model, ops, layer, index, h, views[kindOfLayer(config, index)]);
+    addBlock(config, ops, "attn_output", "attn", x, seen, o, layer.attnPostNorm);
+    const thought = feedForward(config, ops, layer, beside || input(config, ops, "ffn_norm", x, layer.ffnNorm, fed));
+    addBlock(config, ops, "ffn_down", "ffn", x, thought, down, layer.ffnPostNorm);
     ops.arena.release(scratch);
   }
 
   ops.ledger.layer = -1;
-  if (batch.outputs.length === 0) return undefined;
-  return logitsOf(model, ops, batch.outputs.length === x.rows ? x : ops.gather("outputs", x, batch.outputs));
+  const { outputs } = batch;
+  if (outputs.length === 0) return undefined;
+  if (outputs.length === x.rows) return logitsOf(model, ops, x);
+  return ops.fusions.has("outputs") ? logitsOf(model, ops, ops.gather("outputs", x, outputs)) : ops.gather("outputs", logitsOf(model, ops, x), outputs);
 }
 
 /** The residual stream as it begins, [tokens, dim]. */
@@ -96,7 +101,7 @@ function embed({ config, weights }: Model, ops: Ops, { tokens, positions }: Batc
 
 /** The head: logits of rows of the residual stream, [rows, dim] -> [rows, vocabSize]. */
 export function logitsOf({ config, weights }: Model, ops: Ops, x: Tensor): Tensor {
-  const logits = ops.linear("output", input(config, ops, "output_norm", x, weights.outputNorm), weights.output);
+  const logits = ops.linear("output", input(config, ops, "output_norm", x, weights.outputNorm, [weights.output]), weights.output);
   if (config.logitScale !== undefined) ops.adjust("logit_scale", logits, "scale", config.logitScale);
   return config.logitCap === undefined ? logits : ops.adjust("logit_cap", logits, "cap", config.logitCap);
 }
@@ -128,11 +133,9 @@ function narrowed(kept: AttentionWindow | undefined, size: number): AttentionWin
   return { size: Math.min(size, kept?.size ?? size), sinks: 0 };
 }
 
-/** Attention over the past: what each token takes from those before it. [tokens, dim] -> [tokens, dim]. */
+/** Attention over the past: what each token takes from those before it. [tokens, dim] -> [tokens, nHeads * headDim]. */
 function attend({ config, attention }: Model, ops: Ops, layer: LayerWeights, index: number, h: Tensor, { segments, rope, own, sinks }: View): Tensor {
-  let q = ops.linear("attn_q", h, layer.q);
-  let k = ops.linear("attn_k", h, layer.k);
-  const v = ops.linear("attn_v", h, layer.v);
+  let [q, k, v] = ops.linears("attn_qkv", ["attn_q", "attn_k", "attn_v"], h, [layer.q, layer.k, layer.v]);
   if (config.qkvClamp !== undefined) for (const [name, x] of [["clamp_q", q], ["clamp_k", k], ["clamp_v", v]] as const) ops.adjust(name, x, "clamp", config.qkvClamp);
   if (layer.qNorm) q = normalise(config, ops, "attn_q_norm", q, layer.qNorm);
   if (layer.kNorm) k = normalise(config, ops, "attn_k_norm", k, layer.kNorm);
@@ -144,26 +147,26 @@ function attend({ config, attention }: Model, ops: Ops, layer: LayerWeights, ind
     ops.rope("rope_k", k, own, headDim, rope.style);
   }
   ops.kvWrite(k, v, segments, index, attention);
-  return ops.linear("attn_output", ops.quantize("attention", ops.attention(q, segments, index, attention, sinkQ)), layer.o);
+  return ops.quantize("attention", ops.attention(q, segments, index, attention, sinkQ));
 }
 
-/** The feed-forward block: what each token makes of itself. [tokens, dim] -> [tokens, dim]. */
-function feedForward(config: ModelConfig, ops: Ops, layer: LayerWeights, h: Tensor): Tensor {
-  const gate = layer.gate && ops.linear("ffn_gate", h, layer.gate);
-  const up = ops.linear("ffn_up", h, layer.up);
-  const inner = gate ? ops.gated("ffn_act", gate, up, config.activation) : ops.activate("ffn_act", up, config.activation);
-  return ops.linear("ffn_down", ops.quantize("ffn_act", inner), layer.down);
+/** The feed-forward block: what each token makes of itself. [tokens, dim] -> [tokens, ffnDim]. */
+function feedForward(config: ModelConfig, ops: Ops, { gate, up }: LayerWeights, h: Tensor): Tensor {
+  const inner = gate ? ops.gatedLinear("ffn", h, gate, up, config.activation) : ops.activate("ffn_act", ops.linear("ffn_up", h, up), config.activation);
+  return ops.quantize("ffn_act", inner);
 }
 
-/** What the linears of a block read: the residual stream, normalised where a norm stands before them, in the engine's activation format. */
-function input(config: ModelConfig, ops: Ops, name: string, x: Tensor, norm: Norm | undefined): Tensor {
-  return ops.quantize(name, norm ? normalise(config, ops, name, x, norm) : x);
+/** What the linears `readers` of a block read: the residual stream, normalised where a norm stands before them, in the engine's activation format. */
+function input(config: ModelConfig, ops: Ops, name: string, x: Tensor, norm: Norm | undefined, readers: readonly Linear[]): Tensor {
+  return norm ? ops.normalised(name, x, config.norm, norm, config.normEps, readers) : ops.quantize(name, x);
 }
 
-/** What a block adds to the residual stream: its result, normalised where a norm stands behind it, and scaled. */
-function output(config: ModelConfig, ops: Ops, name: string, y: Tensor, norm: Norm | undefined): Tensor {
-  const result = norm ? normalise(config, ops, name, y, norm) : y;
-  return config.residualScale === undefined ? result : ops.adjust("residual_scale", result, "scale", config.residualScale);
+/** The residual stream takes in a block's result: x += y . linear^T, normalised first where a norm stands behind the block, and scaled. */
+function addBlock(config: ModelConfig, ops: Ops, name: string, block: "attn" | "ffn", x: Tensor, y: Tensor, linear: Linear, norm: Norm | undefined): void {
+  if (!norm && config.residualScale === undefined) return ops.addLinear(name, `${block}_residual`, x, y, linear);
+  const made = ops.linear(name, y, linear);
+  const result = norm ? normalise(config, ops, `${block}_post_norm`, made, norm) : made;
+  ops.add(`${block}_residual`, x, config.residualScale === undefined ? result : ops.adjust("residual_scale", result, "scale", config.residualScale));
 }
 
 function normalise(config: ModelConfig, ops: Ops, name: string, x: Tensor, { weight, bias }: Norm): Tensor {

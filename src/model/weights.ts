@@ -1,11 +1,7 @@
-import type { Linear } from "../tensor/ops.ts";
+import type { Linear, Norm } from "../tensor/fusion.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 
-export interface Norm {
-  /** [dim]; of heads [headDim] for all of them, [heads, headDim] one for each, or [heads * headDim] over the whole row. */
-  readonly weight: Tensor;
-  readonly bias?: Tensor;
-}
+export type { Norm } from "../tensor/fusion.ts";
 
 export interface LayerWeights {
   /** On what attention reads. */
@@ -15,7 +11,7 @@ export interface LayerWeights {
   /** [nKvHeads * headDim, dim] */
   readonly k: Linear;
   readonly v: Linear;
-  /** Norms of q and k. */
+  /** Norms of q and k: [headDim] for all heads, [heads, headDim] one for each, or [heads * headDim] over the whole row. */
   readonly qNorm?: Norm;
   readonly kNorm?: Norm;
   /** [dim, nHeads * headDim] */

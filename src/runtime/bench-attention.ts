@@ -33,7 +33,7 @@ export function benchAttention(model: Model, kernels: Kernels, contexts: readonl
   const cost = (context: number, method: AttentionMethod): AttentionCost => {
     onProgress?.(`${method}, ${context}`);
     const ledger = new Ledger(true, { timing: timed });
-    const ops = new Ops(kernels, ledger, method);
+    const ops = new Ops(kernels, ledger, { attention: method });
     const prompt = Array.from({ length: context }, (_, i) => (i * 7919 + 1) % vocabSize);
     const sequence = cache.create();
     forward(oneLayer, ops, makeBatch(cache, [{ sequence, tokens: prompt, logits: "none", prompt: true }]));

@@ -40,7 +40,7 @@ export function benchBatch(model: Model, kernels: Kernels, options: BatchBenchOp
   const pages = pagesFor(undefined, promptTokens + 2 * tokens + 1, 1) * Math.max(...batches);
   const cache = new KvCache(kernels, model.config, pages, { kv, prefixIndex: false });
   const ledger = new Ledger(false, { timing: !costsOnly });
-  const ops = new Ops(kernels, ledger, attention);
+  const ops = new Ops(kernels, ledger, { attention });
   const { vocabSize } = model.config;
 
   return batches.map((batch) => {

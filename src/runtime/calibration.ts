@@ -6,6 +6,8 @@ import type { Engine } from "./engine.ts";
 
 /** Feeds windows to a model and collects statistics of everything that its linears read, in the order of the decoder. */
 export function collectStatistics(engine: Engine, windows: readonly (readonly number[])[], onWindow?: (done: number) => void): OpStatistics[] {
+  const fused = engine.fusions.filter((fusion) => fusion !== "outputs");
+  if (fused.length > 0) throw new RangeError(`fusions: expected none, so that there is an output behind every op, found ${fused.join(", ")}`);
   const collectors = new Map<string, ReturnType<typeof statistics>>();
   const off = engine.onOp(({ layer, name, kind }, output) => {
     const input = LINEAR_INPUTS.find((known) => known === name);
@@ -30,7 +32,7 @@ export function collectStatistics(engine: Engine, windows: readonly (readonly nu
 /**
  * A calibration of a model. With `alpha`, SmoothQuant's factors follow from a first run, and the statistics are those of a second one over
  * the model that has them folded in.
- * @param load An engine with f32 activations, its weights changed by the calibration's migration, if one is given.
+ * @param load An engine with f32 activations that fuses nothing, its weights changed by the calibration's migration, if one is given.
  */
 export async function calibrate(
   file: WeightFile,

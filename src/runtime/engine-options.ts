@@ -1,6 +1,7 @@
 import { checkWindow, type KvFormat, type KvFormats } from "../kvcache/format.ts";
 import type { ModelConfig } from "../model/config.ts";
 import type { ByteSource } from "../model/formats/source.ts";
+import type { Fusion } from "../tensor/fusion.ts";
 import type { AttentionWindow } from "../tensor/kernels.ts";
 import type { LedgerOptions } from "../tensor/ledger.ts";
 import type { AttentionMethod } from "../tensor/ops.ts";
@@ -42,6 +43,8 @@ export interface EngineOptions extends SchemeOptions, SpeculationParams {
   maxQueue?: number;
   /** Default `tiled`. */
   attention?: AttentionMethod;
+  /** Which ops run as one where the kernels can; default all. With none, hooks see the f32 output of every op. */
+  fusions?: readonly Fusion[];
   /** How keys and values are stored, both or each: f32 (default), int8 or int4. */
   kv?: KvFormat | Partial<KvFormats>;
   /**

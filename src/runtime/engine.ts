@@ -8,6 +8,7 @@ import { loadWeights } from "../model/load.ts";
 import type { ModelFile } from "../model/open.ts";
 import type { ByteSource } from "../model/formats/source.ts";
 import type { Tokenizer } from "../model/tokenizer/tokenizer.ts";
+import type { Fusion } from "../tensor/fusion.ts";
 import { Ledger, type OpHook } from "../tensor/ledger.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import { type ActivationFormat, Ops } from "../tensor/ops.ts";
@@ -112,7 +113,7 @@ export class Engine {
         checkAbilities(kernels, formats, window);
         const model = createModel(file.config, loadWeights(file, file.config, kernels, { ...schemes.load, onProgress: options.onProgress }));
         const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
-        const ops = new Ops(kernels, ledger, options.attention, schemes.activations);
+        const ops = new Ops(kernels, ledger, { ...options, activations: schemes.activations });
         const { name, vocabSize } = file.config;
         const identity = { name, vocabSize, fingerprint: fingerprint(file, file.config, [schemes.load, schemes.activations.dtype]) };
         const { draftModel, maxSequences = DEFAULT_SEQUENCES } = options;
@@ -140,11 +141,16 @@ export class Engine {
     if (options.draftModel !== undefined) throw new RangeError("draftModel: expected a model that is loaded from a file, found one in memory");
     const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
     const identity = { name: config.name, vocabSize: config.vocabSize, fingerprint: `${config.name} in memory` };
-    return new Engine({ metadata: new Map(), tokenizer }, model, new Ops(kernels, ledger, options.attention, activations), options, identity, 0);
+    return new Engine({ metadata: new Map(), tokenizer }, model, new Ops(kernels, ledger, { ...options, activations }), options, identity, 0);
   }
 
   get backend(): string {
     return this.ops.kernels.name;
+  }
+
+  /** What runs as one op on these kernels. */
+  get fusions(): readonly Fusion[] {
+    return [...this.ops.fusions];
   }
 
   get threads(): number {
@@ -296,8 +302,10 @@ export class Engine {
   stepper(prompt: string | readonly number[], { timing = true }: StepperParams = {}): Stepper {
     if (this.closed) throw new Error("engine: closed");
     const { kernels, attentionMethod, activations } = this.ops;
+    // Every op of its own, so that there is a tensor to look at behind each.
+    const fusions = ["outputs"] as const;
     const { model, cache, tokenizer, context } = this;
-    const ops = new Ops(kernels, new Ledger(true, { timing }), attentionMethod, activations);
+    const ops = new Ops(kernels, new Ledger(true, { timing }), { attention: attentionMethod, activations, fusions });
     return new Stepper({ model, ops, cache, tokenizer, context, prompt: this.promptTokens(prompt) });
   }
 

@@ -1,5 +1,5 @@
 import type { Kernels } from "./kernels.ts";
-import type { PlainDType, Tensor } from "./tensor.ts";
+import { type PlainDType, Tensor } from "./tensor.ts";
 
 /**
  * Scratch for activations. Tensors are handed out in order and taken back by position: `release(mark())` makes everything handed
@@ -47,6 +47,12 @@ export class Arena {
     this.next++;
     slot.tensor.name = name;
     return slot.tensor;
+  }
+
+  /** As `take`, for activations in a format that only the kernels know. */
+  takeBlocks(name: string, shape: readonly number[], { format, bytes }: { readonly format: string; readonly bytes: number }): Tensor {
+    const { data } = this.take(name, [bytes / 4]);
+    return new Tensor({ dtype: "packed", shape, data, format, name });
   }
 
   mark(): number {

@@ -1,14 +1,11 @@
 import { Arena } from "./arena.ts";
+import { type Fusion, FUSIONS, type Linear, type Norm } from "./fusion.ts";
 import type { Activation, Adjustment, AttentionShape, Kernels, KvPage, RopeStyle, Segment } from "./kernels.ts";
 import type { Ledger, OpCost, OpKind } from "./ledger.ts";
 import { keyColumns, visiblePairs, visiblePositions } from "./segments.ts";
 import type { Tensor } from "./tensor.ts";
 
-/** A weight matrix [n, k], and its bias [n] where the model has one. */
-export interface Linear {
-  readonly weight: Tensor;
-  readonly bias?: Tensor;
-}
+export type { Linear, Norm } from "./fusion.ts";
 
 /** `tiled`: online softmax, no scores in memory. `naive`: the textbook's three steps over a [heads, queries, keys] matrix. */
 export type AttentionMethod = "tiled" | "naive";
@@ -22,6 +19,15 @@ export interface ActivationFormat {
 
 const F32_ACTIVATIONS: ActivationFormat = { dtype: "f32" };
 
+export interface OpsOptions {
+  /** Default `tiled`. */
+  readonly attention?: AttentionMethod;
+  /** Default f32. */
+  readonly activations?: ActivationFormat;
+  /** What runs as one op where the kernels can: default everything. */
+  readonly fusions?: readonly Fusion[];
+}
+
 /**
  * The operations of a decoder. Each one checks shapes, runs one kernel and writes one OpRecord (naive attention: three). Bytes come from
  * the tensors that the kernel is handed; flops follow the conventions stated at each op, exp and sqrt counting as one.
@@ -32,9 +38,10 @@ export class Ops {
   readonly arena: Arena;
   readonly attentionMethod: AttentionMethod;
   readonly activations: ActivationFormat;
+  readonly fusions: ReadonlySet<Fusion>;
 
   /** @throws RangeError when the kernels cannot compute with these activations. */
-  constructor(kernels: Kernels, ledger: Ledger, attentionMethod: AttentionMethod = "tiled", activations = F32_ACTIVATIONS) {
+  constructor(kernels: Kernels, ledger: Ledger, { attention = "tiled", activations = F32_ACTIVATIONS, fusions = FUSIONS }: OpsOptions = {}) {
     if (activations.dtype !== "f32" && !kernels.quantize) {
       throw new RangeError(`activations: the ${kernels.name} kernels compute with f32 only, found ${activations.dtype} (the scalar backend has it)`);
     }
@@ -42,7 +49,8 @@ export class Ops {
     this.kernels = kernels;
     this.ledger = ledger;
     this.arena = new Arena(kernels);
-    this.attentionMethod = attentionMethod;
+    this.attentionMethod = attention;
+    this.fusions = new Set(kernels.fused ? fusions : fusions.filter((fusion) => fusion === "outputs"));
   }
 
   /** x [m, k] . weight [n, k]^T + bias -> [m, n]; 2mnk flops. One row is a GEMV, several are a GEMM. */
@@ -52,11 +60,74 @@ export class Ops {
     const out = this.arena.take(name, [m, n]);
     const started = this.start();
     this.kernels.linear(out, x, weight, bias);
+    if (this.ledger.on) this.write(name, linearCost(x, [{ weight, bias }]), out, started);
+    return out;
+  }
+
+  /** Linears over the same x, by their names; as one op `name` where that can be fused. */
+  linears(name: string, names: readonly string[], x: Tensor, parts: readonly Linear[]): Tensor[] {
+    const { fused } = this.kernels;
+    if (!this.fusions.has("qkv") || !fused?.together(parts)) return parts.map((part, i) => this.linear(names[i], x, part));
+    for (const { weight } of parts) if (x.cols !== weight.cols) mismatch(name, `x [${x.shape}] and weight [${weight.shape}]`);
+    const outs = parts.map(({ weight }, i) => this.arena.take(names[i], [x.rows, weight.rows]));
+    const started = this.start();
+    fused.linears(outs, x, parts);
     if (this.ledger.on) {
-      const readWeights = weight.bytes + (bias ? bias.bytes : 0);
-      const kind = m === 1 ? "gemv" : "gemm";
-      this.write(name, { ...NOTHING, kind, m, n, k, dtype: weight.format, flops: 2 * m * n * k, readWeights, readActivations: x.bytes }, out, started);
+      const writtenActivations = outs.reduce((sum, out) => sum + out.bytes, 0);
+      this.write(name, { ...linearCost(x, parts), writtenActivations }, outs[0], started);
     }
+    return outs;
+  }
+
+  /** act(x . gate^T) * (x . up^T) -> [m, n]: the ops `gate`, `up` and `act`, or one op `gate_up`; 4mnk + 5mn flops. */
+  gatedLinear(block: string, x: Tensor, gate: Linear, up: Linear, activation: Activation): Tensor {
+    const { fused } = this.kernels;
+    if (!this.fusions.has("gate-up") || !fused?.together([gate, up])) {
+      const [a, b] = this.linears(`${block}_gate_up`, [`${block}_gate`, `${block}_up`], x, [gate, up]);
+      return this.gated(`${block}_act`, a, b, activation);
+    }
+    if (x.cols !== up.weight.cols || gate.weight.rows !== up.weight.rows || gate.weight.cols !== up.weight.cols) {
+      mismatch(`${block}_gate_up`, `x [${x.shape}], gate [${gate.weight.shape}] and up [${up.weight.shape}]`);
+    }
+    const out = this.arena.take(`${block}_act`, [x.rows, up.weight.rows]);
+    const started = this.start();
+    fused.gatedLinear(out, x, gate, up, activation);
+    if (this.ledger.on) {
+      const cost = linearCost(x, [gate, up]);
+      this.write(`${block}_gate_up`, { ...cost, flops: cost.flops + 5 * x.rows * up.weight.rows }, out, started);
+    }
+    return out;
+  }
+
+  /** sum += x . weight^T + bias: the ops `name` and `residual`, or the first of them alone; 2mnk + mn flops. */
+  addLinear(name: string, residual: string, sum: Tensor, x: Tensor, part: Linear): void {
+    const { fused } = this.kernels;
+    if (!this.fusions.has("residual") || !fused) return this.add(residual, sum, this.linear(name, x, part));
+    if (x.cols !== part.weight.cols || sum.rows !== x.rows || sum.cols !== part.weight.rows) {
+      mismatch(name, `sum [${sum.shape}], x [${x.shape}] and weight [${part.weight.shape}]`);
+    }
+    const started = this.start();
+    fused.addLinear(sum, x, part);
+    if (this.ledger.on) {
+      const cost = linearCost(x, [part]);
+      this.write(name, { ...cost, flops: cost.flops + sum.rows * sum.cols, readActivations: x.bytes + sum.bytes }, sum, started);
+    }
+  }
+
+  /**
+   * What `parts` read of x: normalised and in the engine's activation format. Where the norm can be fused with the quantisation that the
+   * kernels' linears begin with, its result exists as quantised blocks only.
+   */
+  normalised(name: string, x: Tensor, kind: "rms" | "layer", norm: Norm, eps: number, parts: readonly Linear[]): Tensor {
+    const { weight, bias } = norm;
+    const { fused } = this.kernels;
+    const blocks = this.fusions.has("norm") && fused && parts.length > 0 ? fused.inputs(parts, x.shape) : undefined;
+    if (!blocks) return this.quantize(name, kind === "rms" ? this.rmsNorm(name, x, weight, eps) : this.layerNorm(name, x, weight, bias, eps));
+    if (x.cols !== weight.cols || weight.rows !== 1) mismatch(name, `x [${x.shape}] and weight [${weight.shape}]`);
+    const out = this.arena.takeBlocks(name, x.shape, blocks);
+    const started = this.start();
+    fused!.norm(out, x, kind, norm, eps, parts);
+    this.norm(name, x, out, weight.bytes + (bias ? bias.bytes : 0), kind === "rms" ? 4 : 7, started);
     return out;
   }
 
@@ -276,6 +347,17 @@ const NOTHING: OpCost = {
   ...{ kind: "elementwise", m: 0, n: 0, k: 0, dtype: "f32", flops: 0 },
   ...{ readWeights: 0, readKv: 0, readActivations: 0, writtenKv: 0, writtenActivations: 0 },
 };
+
+/** Of linears over the same x: weights and biases read, x read once. */
+function linearCost(x: Tensor, parts: readonly Linear[]): OpCost {
+  const [m, k] = [x.rows, x.cols];
+  let [n, readWeights] = [0, 0];
+  for (const { weight, bias } of parts) {
+    n += weight.rows;
+    readWeights += weight.bytes + (bias ? bias.bytes : 0);
+  }
+  return { ...NOTHING, kind: m === 1 ? "gemv" : "gemm", m, n, k, dtype: parts[0].weight.format, flops: 2 * m * n * k, readWeights, readActivations: x.bytes };
+}
 
 function mismatch(name: string, found: string): never {
   throw new RangeError(`${name}: shapes do not fit: ${found}`);

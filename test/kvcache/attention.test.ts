@@ -24,7 +24,7 @@ const ONE_LAYER = { ...SMALL, nLayers: 1 };
 /** A drawn model on a cache of its own. */
 function benchOf(seed: number, options: KvCacheOptions, attention: "tiled" | "naive" = "tiled", ledger = new Ledger(false), kernels = scalarKernels(), given = SMALL): Bench {
   const model = packModel(drawModel(seed, { contextLength: 1024, ...given }), kernels);
-  return { model, ledger, ops: new Ops(kernels, ledger, attention), cache: new KvCache(kernels, model.config, 64, options) };
+  return { model, ledger, ops: new Ops(kernels, ledger, { attention }), cache: new KvCache(kernels, model.config, 64, options) };
 }
 
 /** Logits after every token of a text, fed in the given pieces. */

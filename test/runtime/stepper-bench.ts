@@ -21,7 +21,7 @@ export function drawnStepper(shape: ModelOptions = SMALL, { attention = "tiled" 
   const kernels = scalarKernels();
   const model = packModel(drawModel(7, shape), kernels);
   const cache = new KvCache(kernels, model.config, 16);
-  const plain = () => new Ops(kernels, new Ledger(true, { timing: false }), attention);
+  const plain = () => new Ops(kernels, new Ledger(true, { timing: false }), { attention });
   const stepper = new Stepper({ model, ops: plain(), cache, tokenizer: numbered(model.config.vocabSize), context, prompt });
   return { stepper, model, cache, kernels, plain };
 }

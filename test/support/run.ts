@@ -24,7 +24,7 @@ export interface BenchOptions {
 
 export function bench(model: Model, options: BenchOptions = {}): Bench {
   const { kernels = scalarKernels(), ledger = new Ledger(false), attention, maxPages = 64 } = options;
-  return { model, ledger, ops: new Ops(kernels, ledger, attention), cache: new KvCache(kernels, model.config, maxPages) };
+  return { model, ledger, ops: new Ops(kernels, ledger, { attention }), cache: new KvCache(kernels, model.config, maxPages) };
 }
 
 /** A drawn model, ready to run on scalar kernels. */

@@ -12,7 +12,7 @@ import { measureCeilings, methodOf } from "../hardware/measure-machine.ts";
 import { peakFormat } from "../hardware/roofline.ts";
 import { count, formatBytes, percent, phaseTable } from "../report.ts";
 import { resolveSchemes, scalarOnly, type SchemeOptions } from "../schemes.ts";
-import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
 export const bench: Command = {
@@ -30,6 +30,8 @@ export const bench: Command = {
     backend: { type: "string", value: "NAME", help: "auto (default), wasm, scalar, or shapes: costs only, nothing is computed" },
     threads: ENGINE_OPTIONS.threads,
     attention: ENGINE_OPTIONS.attention,
+    batch: { type: "string", value: "B", help: "sequences that decode together (default 1)" },
+    ...FUSION_OPTIONS,
     ...JSON_OPTION,
   },
   async run(values, io) {
@@ -37,6 +39,8 @@ export const bench: Command = {
     const tokens = number(values, "tokens", { integer: true, min: 1 }, 32);
     const repeat = number(values, "repeat", { integer: true, min: 1 }, 3);
     const attention = choice(values, "attention", ["tiled", "naive"] as const, "tiled");
+    const batch = number(values, "batch", { integer: true, min: 1 }, 1);
+    const fusions = fusionsFrom(values);
     const kv = kvFrom(values);
     const backend = choice(values, "backend", [...BACKENDS, "shapes"] as const, "auto");
     if (text(values, "shape") !== undefined && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
@@ -51,7 +55,7 @@ export const bench: Command = {
       throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);
     }
     const onProgress = io.interactive ? (done: string) => io.err(`\r\x1b[K${done}`) : undefined;
-    const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, activations, kv, chunk: 256, onProgress });
+    const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, activations, fusions, batch, kv, chunk: 256, onProgress });
     if (io.interactive) io.err("\r\x1b[K");
     const { threads } = kernels;
     kernels.close();
@@ -61,14 +65,15 @@ export const bench: Command = {
     const { gbPerSecond } = measured.decode;
     const bandwidthShare = machine && gbPerSecond !== null ? gbPerSecond / machine.readBandwidthGBs : null;
     const speeds = { ...measured, decode: { ...measured.decode, bandwidthShare } };
-    const facts = { backend: kernels.name, threads, model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep }, kv: { ...kv, bytesPerToken: kvBytesPerToken } };
+    const facts = { backend: kernels.name, threads, batch, fusions: kernels.fused ? fusions : fusions.filter((fusion) => fusion === "outputs"), model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep }, kv: { ...kv, bytesPerToken: kvBytesPerToken } };
     if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, machine, ...speeds }, null, 2)}\n`);
     const { prefill, decode, breakdown } = speeds;
+    const each = batch === 1 ? "" : ` in each of ${batch} sequences`;
     const lines = [
       `${model.config.name}: ${count(parameters)} parameters, ${formatBytes(facts.model.bytes)}, ${kernels.name} kernels`,
       `one decode step reads ${formatBytes(bytesPerDecodeStep)}; a token takes ${formatBytes(kvBytesPerToken)} of KV cache (${describeFormats(kv)})`,
-      ...(prefill.tokensPerSecond === null ? [] : [`prefill of ${promptTokens}: ${count(prefill.tokensPerSecond)} tokens/s${between(prefill.spread)}, ${prefill.gops!.toFixed(1)} GOPS`]),
-      ...(decode.tokensPerSecond === null ? [] : [`decode of ${tokens}: ${count(decode.tokensPerSecond)} tokens/s${between(decode.spread)}, ${decode.gbPerSecond!.toFixed(2)} GB/s`]),
+      ...(prefill.tokensPerSecond === null ? [] : [`prefill of ${promptTokens}${each}: ${count(prefill.tokensPerSecond)} tokens/s${between(prefill.spread)}, ${prefill.gops!.toFixed(1)} GOPS`]),
+      ...(decode.tokensPerSecond === null ? [] : [`decode of ${tokens}${each}: ${count(decode.tokensPerSecond)} tokens/s${between(decode.spread)}, ${decode.gbPerSecond!.toFixed(2)} GB/s`]),
       ...(machine === null ? [] : [machineLine(machine, bandwidthShare!, prefill.gops!, threads)]),
       ...(["prefill", "decode"] as const).flatMap((phase) => (breakdown[phase] ? ["", ...phaseTable(phase, breakdown[phase], io)] : [])),
     ];

@@ -34,7 +34,7 @@ export const calibrate: Command = {
         if (io.interrupted.aborted) throw new Error("interrupted");
         if (io.interactive) io.err(`\r\x1b[Kwindow ${done + 1} of ${windows.length}`);
       };
-      const result = await run(file, file.config, windows, (calibration) => loadEngine(values, io, { calibration, context }), alpha, onWindow);
+      const result = await run(file, file.config, windows, (calibration) => loadEngine(values, io, { calibration, context, fusions: [] }), alpha, onWindow);
       if (io.interactive) io.err("\r\x1b[K");
       target.write(JSON.stringify(result));
       target.commit();

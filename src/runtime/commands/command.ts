@@ -3,6 +3,7 @@ import { KV_FORMATS, type KvFormat, type KvFormats } from "../../kvcache/format.
 import type { ByteSource } from "../../model/formats/source.ts";
 import { parseCalibration } from "../../quant/calibration.ts";
 import { WEIGHT_SCHEMES } from "../../quant/scheme.ts";
+import { type Fusion, FUSIONS } from "../../tensor/fusion.ts";
 import { ACTIVATIONS, type SchemeOptions } from "../schemes.ts";
 import { DEFAULT_DRAFT_TOKENS, MOST_DRAFT_TOKENS } from "../speculation/speculation.ts";
 import type { HttpHandler, Listening, ListenOptions } from "../server/http.ts";
@@ -153,6 +154,12 @@ export const KV_OPTIONS = {
   kv: { type: "string", value: "FORMAT", help: "f32 (default), int8 or int4 keys and values in the KV cache, or one for each: k=int8,v=int4" },
 } as const;
 
+/** What runs as one op. */
+export const FUSION_OPTIONS = {
+  fuse: { type: "string", value: "LIST", help: `ops that run as one on the wasm kernels: ${FUSIONS.join(",")} (default: all of them)` },
+  "no-fuse": { type: "boolean", help: "every op by itself, and logits for every position" },
+} as const;
+
 export const ENGINE_OPTIONS = {
   context: { type: "string", value: "N", help: "positions that a sequence may take (default: the model's own, at most 4096)" },
   backend: { type: "string", value: "NAME", help: "auto (default), wasm or scalar" },
@@ -162,6 +169,7 @@ export const ENGINE_OPTIONS = {
   window: { type: "string", value: "N", help: "attention sees the last N positions and the sinks: endless generation in fixed memory" },
   sinks: { type: "string", value: "M", help: "first positions that stay visible with --window (default 4)" },
   ...SCHEME_OPTIONS,
+  ...FUSION_OPTIONS,
 } as const;
 
 /** How the tokens to come are guessed, for all commands that generate. */
@@ -182,6 +190,21 @@ export async function schemesFrom(values: Values, io: Io): Promise<SchemeOptions
     activations: choice(values, "activations", ACTIVATIONS, "f32"),
     calibration: path === undefined ? undefined : parseCalibration(path, await io.readText(path)),
   };
+}
+
+/** The fusions that the flags leave on. @throws UsageError. */
+export function fusionsFrom(values: Values): readonly Fusion[] {
+  const given = text(values, "fuse");
+  if (flag(values, "no-fuse")) {
+    if (given !== undefined) throw new UsageError("--fuse and --no-fuse: expected one of them");
+    return [];
+  }
+  if (given === undefined) return FUSIONS;
+  return given.split(",").map((name) => {
+    const found = FUSIONS.find((one) => one === name.trim());
+    if (found === undefined) throw new UsageError(`--fuse: expected some of ${FUSIONS.join(", ")}, found ${JSON.stringify(given)}`);
+    return found;
+  });
 }
 
 /** The formats of keys and values. @throws UsageError. */
@@ -231,6 +254,7 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
     attention: choice(values, "attention", ["tiled", "naive"] as const, "tiled"),
     context: number(values, "context", { integer: true, min: 2 }),
     kv: kvFrom(values),
+    fusions: fusionsFrom(values),
     window: number(values, "window", { integer: true, min: 1 }),
     sinks: number(values, "sinks", { integer: true, min: 0 }),
     ...speculationFrom(values, io),

@@ -9,7 +9,7 @@ import { type AboveRoof, type ChosenPhase, fastestPhases, placeSteps, roofOf, RU
 import { count, formatMs, percent } from "../report.ts";
 import { scalarOnly } from "../schemes.ts";
 import { modelFor } from "./bench.ts";
-import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { SHAPE_OPTIONS, shapeFrom } from "./hardware-options.ts";
 
 /** Prompt tokens in one step. */
@@ -30,6 +30,7 @@ export const roofline: Command = {
     backend: ENGINE_OPTIONS.backend,
     threads: ENGINE_OPTIONS.threads,
     attention: ENGINE_OPTIONS.attention,
+    ...FUSION_OPTIONS,
     out: { type: "string", value: "FILE.json", help: "write the measured machine as a device for --hw" },
     ...JSON_OPTION,
   },
@@ -102,7 +103,7 @@ async function timed(values: Values, io: Io, { promptTokens, tokens, repeat }: W
     }
     const cache = new KvCache(kernels, model.config, Math.ceil((promptTokens + tokens) / PAGE_SIZE), { kv: kvFrom(values) });
     const ledger = new Ledger(false, { records: true });
-    const ops = new Ops(kernels, ledger, choice(values, "attention", ["tiled", "naive"] as const, "tiled"), activations);
+    const ops = new Ops(kernels, ledger, { attention: choice(values, "attention", ["tiled", "naive"] as const, "tiled"), activations, fusions: fusionsFrom(values) });
     const work = { promptTokens, tokens, chunk: CHUNK };
     pass(model, ops, cache, work);
     ledger.on = true;

@@ -13,7 +13,7 @@ const CHUNK = 256;
 export function measure(model: Model, kernels: Kernels, { batch, promptTokens, tokens }: Workload, attention: AttentionMethod, hook: OpHook): void {
   const cache = new KvCache(kernels, model.config, batch * Math.ceil((promptTokens + tokens) / PAGE_SIZE));
   const ledger = new Ledger(false);
-  const ops = new Ops(kernels, ledger, attention);
+  const ops = new Ops(kernels, ledger, { attention });
   const { vocabSize } = model.config;
   const prompt = Array.from({ length: promptTokens }, (_, i) => (i * 7919 + 1) % vocabSize);
 

@@ -68,7 +68,7 @@ const [KEYS, VALUES] = ["int8", "int4"] as const;
 /** Runs the decoder once and returns what every op recorded, the choice of each sequence's next token included. */
 export function traceStep({ model, kernels, cache, attention }: Traced, runs: readonly TraceRun[]): OpRecord[] {
   const ledger = new Ledger(true, { timing: false, records: true });
-  const ops = new Ops(kernels, ledger, attention);
+  const ops = new Ops(kernels, ledger, { attention });
   const batch = runs.map(({ past, tokens, prompt, logits = true }): Run => {
     const sequence = cache.create();
     cache.append(sequence, past);

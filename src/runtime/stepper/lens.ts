@@ -27,7 +27,7 @@ export interface LensRow {
 export function logitLens({ config, weights }: Model, given: Ops, residuals: readonly { layer: number; values: Float32Array }[], top: number): LensRow[] {
   if (residuals.length === 0) return [];
   const { kernels } = given;
-  const ops = new Ops(kernels, new Ledger(false), given.attentionMethod, given.activations);
+  const ops = new Ops(kernels, new Ledger(false), { activations: given.activations });
   const x = kernels.alloc("f32", [residuals.length, config.dim]);
   residuals.forEach(({ values }, row) => x.f32.set(values, row * config.dim));
   const { weight, bias } = weights.outputNorm;
