@@ -76,10 +76,10 @@ export function forward(model: Model, ops: Ops, batch: Batch): Tensor | undefine
     const fed = gate ? [gate, up] : [up];
     const shared = config.parallelResidual && !layer.ffnNorm;
     const h = input(config, ops, "attn_norm", x, layer.attnNorm, shared ? [q, k, v, ...fed] : [q, k, v]);
-    const beside = config.parallelResidual && (shared ? h : input(config, ops, "ffn_norm", x, layer.ffnNorm, fed));
     const seen = attend(model, ops, layer, index, h, views[kindOfLayer(config, index)]);
-    addBlock(config, ops, "attn_output", "attn", x, seen, o, layer.attnPostNorm);
-    const thought = feedForward(config, ops, layer, beside || input(config, ops, "ffn_norm", x, layer.ffnNorm, fed));
+    if (!config.parallelResidual) addBlock(config, ops, "attn_output", "attn", x, seen, o, layer.attnPostNorm);
+    const thought = feedForward(config, ops, layer, shared ? h : input(config, ops, "ffn_norm", x, layer.ffnNorm, fed));
+    if (config.parallelResidual) addBlock(config, ops, "attn_output", "attn", x, seen, o, layer.attnPostNorm);
     addBlock(config, ops, "ffn_down", "ffn", x, thought, down, layer.ffnPostNorm);
     ops.arena.release(scratch);
   }

@@ -62,6 +62,10 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     return info;
   };
   const costsOnly = kernels.name === "shapes";
+  const progress = (bytes: number) => {
+    done += bytes;
+    onProgress?.(done / total);
+  };
   const read = (info: TensorInfo, target: Tensor, row: number) => {
     if (costsOnly) return;
     const rowBytes = rowSize(file, info);
@@ -69,8 +73,7 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     file.source.read(info.offset + row * rowBytes, bytes);
     const bad = decode(file, info, bytes, target);
     if (bad >= 0) throw new FormatError(file.source.name, `tensor "${info.name}": expected finite weights, found ${target.at(bad)} at index ${row * target.cols + bad}`);
-    done += bytes.length;
-    onProgress?.(done / total);
+    progress(bytes.length);
   };
   const folds = costsOnly ? new Map<string, never>() : chooseFolds(file, config, scheme, calibration);
   const matrix = (name: string, shape: readonly [number, number]): Tensor => {
@@ -81,9 +84,17 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     const packer = kernels.packer({ name, dtype: format.dtype, shape, group: format.group || cols });
     const asStored = !fold && nativeDtype(info.type) === format.dtype && (format.dtype === "f32" || format.group === 32);
     const importance = asStored ? undefined : columnImportance(name, scheme, sparsity, calibration, folds);
-    const step = Math.max(1, Math.floor(CHUNK_BYTES / rowSize(file, info)));
+    const rowBytes = rowSize(file, info);
+    // Whole tiles of 8 rows, as some kernels pack them.
+    const step = Math.max(8, Math.floor(CHUNK_BYTES / rowBytes / 8) * 8);
     for (let row = 0; row < rows && !costsOnly; row += step) {
-      const chunk = zeros(asStored ? format.dtype : "f32", [Math.min(step, rows - row), cols], 32, name);
+      const count = Math.min(step, rows - row);
+      const packed = asStored && packer.writeBlocks?.(info.type, count, (bytes) => file.source.read(info.offset + row * rowBytes, bytes));
+      if (packed) {
+        progress(count * rowBytes);
+        continue;
+      }
+      const chunk = zeros(asStored ? format.dtype : "f32", [count, cols], 32, name);
       read(info, chunk, row);
       applyFold(fold, chunk, row);
       packer.write(asStored ? chunk : convert(chunk, format, importance));

@@ -3,6 +3,9 @@ import { Tensor } from "../tensor.ts";
 import type { Device } from "./device.ts";
 import { decodeHalf, encodeHalf, f32PackedBytes, GROUP, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
 
+/** Bytes of a file that a thread packs at a time. */
+const PACK_CHUNK = 1 << 15;
+
 /** Little-endian 32-bit words of any bytes; a copy where they are not aligned. */
 function words(bytes: Int8Array | Uint8Array): Int32Array {
   if (bytes.byteOffset % 4 === 0 && bytes.byteLength % 4 === 0) return new Int32Array(bytes.buffer, bytes.byteOffset, bytes.byteLength >> 2);
@@ -76,6 +79,7 @@ function f32Packer(device: Device, spec: WeightSpec): WeightPacker {
 }
 
 function tilePacker(device: Device, flip: number, spec: WeightSpec): WeightPacker {
+  const { name } = spec;
   const format = spec.dtype as "int8" | "int4";
   const [rowCount, cols] = spec.shape;
   const { tiles, groups } = tilesOf(rowCount, cols);
@@ -142,7 +146,26 @@ function tilePacker(device: Device, flip: number, spec: WeightSpec): WeightPacke
   };
 
   const padded = new Uint8Array(groups * GROUP);
+  const fileType = format === "int8" ? "Q8_0" : "Q4_0";
+  const blockBytes = format === "int8" ? 34 : 18;
   return {
+    writeBlocks(type, rows, read) {
+      if (!half || type !== fileType || spec.group !== GROUP || cols % GROUP !== 0 || done % TILE_ROWS !== 0) return false;
+      if (done + rows > rowCount) throw new RangeError(`${name}: expected at most ${rowCount - done} more rows, found ${rows}`);
+      const bytes = rows * groups * blockBytes;
+      const staging = device.alloc(bytes + 8, name);
+      try {
+        read(new Uint8Array(staging.buffer, staging.address, bytes));
+        const { params } = device;
+        params.set([staging.address, target.byteOffset + (done >> 3) * groups * stride, rows, groups, stride, flip, staging.address + ((bytes + 3) & ~3)]);
+        device.runAll(device.kernel(`pack_${format}`), Math.ceil(rows / TILE_ROWS), Math.max(1, Math.floor(PACK_CHUNK / (TILE_ROWS * groups * blockBytes))));
+        if (new Int32Array(staging.buffer, params[6], 1)[0] !== 0) return false;
+      } finally {
+        device.heap.free(staging.address);
+      }
+      done += rows;
+      return true;
+    },
     write(rows) {
       const count = checkedRows(spec, done, rows);
       const perRow = Math.ceil(cols / spec.group);

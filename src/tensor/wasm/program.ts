@@ -7,6 +7,7 @@ import { f32Tiles } from "./kernels/linear-f32.ts";
 import { quantisedTiles } from "./kernels/linear-quantised.ts";
 import { emitNorms, emitQuantisedNorms, emitRope } from "./kernels/norm.ts";
 import { emitLogits, emitPointwise, emitSoftmax, GATED } from "./kernels/pointwise.ts";
+import { emitPack } from "./kernels/pack.ts";
 import { emitPool } from "./kernels/pool.ts";
 import type { BlockOrder } from "./kernels/quantise.ts";
 import { emitQuantise } from "./kernels/quantise.ts";
@@ -72,6 +73,7 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
   emitLogits(emitter);
   emitAttention(emitter, threadIndex);
   emitKvWrite(emitter);
+  emitPack(emitter);
   emitReadBandwidth(emitter);
   emitPool(module, scratch, threadIndex, memory.shared);
   return { code: module.encode(), kernels: module.kernelNames };

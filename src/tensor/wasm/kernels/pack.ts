@@ -1,0 +1,73 @@
+import type { Expr, Local } from "../assembler.ts";
+import { f32, i32, if_, local } from "../assembler.ts";
+import { GROUP, TILE_ROWS } from "../layout.ts";
+import type { Emitter } from "./common.ts";
+import { param, range } from "./common.ts";
+
+/** Parameters of the packing kernels: file blocks, packed target, rows, groups, bytes of a tile, what is xored into every word of int8, and a word that becomes 1 for a scale that 16 bits cannot hold. */
+export const PACK_PARAMS = ["blocks", "target", "rows", "groups", "stride", "flip", "refused"] as const;
+
+/** GGML's blocks (ggml-common.h): an f16 scale, then 32 values. */
+const FORMATS = { int8: { values: 256, blockBytes: 34 }, int4: { values: 128, blockBytes: 18 } };
+
+/** Kernels "pack_int8" and "pack_int4": rows of Q8_0 or Q4_0 blocks into tiles with half scales (layout.ts); units are tiles down. */
+export function emitPack({ module }: Emitter): void {
+  for (const format of ["int8", "int4"] as const) {
+    const { values, blockBytes } = FORMATS[format];
+    module.kernel(`pack_${format}`, (first, last) => {
+      const [groups, stride, flip] = [local("i32", param(3)), local("i32", param(4)), local("i32", param(5))];
+      const [from, to, scale] = [local("i32"), local("i32"), local("i32")];
+      range(first, last, 1, (tile) => {
+        const row = local("i32", i32.shl(tile, 3));
+        const end = local("i32", i32.add(row, TILE_ROWS));
+        if_(i32.gt_s(end, param(2)), () => end.set(param(2)));
+        const at = local("i32", 0);
+        range(row, end, 1, (row) => {
+          from.set(i32.add(param(0), i32.mul(i32.mul(row, groups), blockBytes)));
+          to.set(i32.add(param(1), i32.mul(i32.mul(tile, groups), stride)));
+          range(0, groups, 1, () => {
+            halfScale(scale, i32.load16_u(from));
+            i32.store16(i32.add(to, i32.shl(at, 1)), scale, values);
+            const place = local("i32", i32.add(to, i32.shl(at, 2)));
+            if (format === "int8") for (let word = 0; word < GROUP / 4; word++) i32.store(place, i32.xor(i32.load(from, 2 + 4 * word), flip), 32 * word);
+            else splitNibbles(from, place);
+            from.add(blockBytes);
+            to.add(stride);
+          });
+          at.add(1);
+        });
+      });
+    });
+  }
+
+  /** GGML keeps column j of a block in the low nibble of byte j and column j + 16 in the high one; a tile keeps columns 0..3 below 4..7, and so on. */
+  function splitNibbles(from: Expr<"i32">, place: Expr<"i32">): void {
+    const [a, b, c, d] = [0, 1, 2, 3].map((word) => local("i32", i32.load(from, 2 + 4 * word)));
+    const low = (x: Expr<"i32">) => i32.and(x, 0x0f0f0f0f);
+    const high = (x: Expr<"i32">) => i32.and(x, 0xf0f0f0f0 | 0);
+    [[a, b], [c, d]].forEach(([first, second], pair) => {
+      i32.store(place, i32.or(low(first), i32.shl(low(second), 4)), 32 * pair);
+      i32.store(place, i32.or(i32.shr_u(high(first), 4), high(second)), 64 + 32 * pair);
+    });
+  }
+
+  /** The bits of an f16 number in the form of layout.ts: the exponent 10 higher, subnormals as ordinary numbers. */
+  function halfScale(scale: Local<"i32">, bits: Expr<"i32">): void {
+    scale.set(bits);
+    const exponent = local("i32", i32.and(i32.shr_u(scale, 10), 31));
+    const sign = local("i32", i32.and(scale, 0x8000));
+    const fraction = local("i32", i32.and(scale, 0x3ff));
+    if_(
+      exponent,
+      () => {
+        if_(i32.gt_s(exponent, 21), () => i32.store(param(6), 1));
+        scale.add(10 << 10);
+      },
+      () => {
+        // fraction * 2^-24 as a float is normal; its bits hold exponent and fraction in place.
+        scale.set(0);
+        if_(fraction, () => scale.set(i32.or(sign, i32.shr_u(i32.reinterpret_f32(f32.mul(f32.convert_i32_s(fraction), 2 ** -126)), 13))));
+      },
+    );
+  }
+}
