@@ -29,14 +29,13 @@ export const CASES: readonly ArchitectureCase[] = [
   { name: "llama: factor with type none", model: { architecture: "llama", seed: 9, keys: { "rope.scaling.type": text("none"), "rope.scaling.factor": f32(3) } } },
   { name: "llama: yarn", model: { architecture: "llama", seed: 10, headDim: 32, keys: yarn() }, tokens: 24 },
   {
-    name: "llama: yarn with its parameters",
+    name: "llama: yarn, keys that llama.cpp reads and does not read",
     model: {
       ...{ architecture: "llama", seed: 11, headDim: 48, nHeads: 3, nKvHeads: 3 },
-      keys: yarn({ "rope.scaling.attn_factor": f32(0.8), "rope.scaling.yarn_beta_fast": f32(16), "rope.scaling.yarn_beta_slow": f32(2), "rope.scaling.yarn_ext_factor": f32(0.7) }),
+      keys: yarn({ "rope.scaling.attn_factor": f32(0.8), "rope.scaling.yarn_beta_fast": f32(16), "rope.scaling.yarn_beta_slow": f32(2), "rope.scaling.yarn_ext_factor": f32(0.7), "rope.scaling.yarn_log_multiplier": f32(0.5) }),
     },
     tokens: 24,
   },
-  { name: "llama: yarn with log multiplier", model: { architecture: "llama", seed: 12, headDim: 32, keys: yarn({ "rope.scaling.yarn_log_multiplier": f32(0.5) }) }, tokens: 24 },
   { name: "llama: yarn over rope_freqs", model: { architecture: "llama", seed: 13, headDim: 32, keys: yarn(), ropeFactors: "freqs" }, tokens: 24 },
   { name: "llama: rope_freqs", model: { architecture: "llama", seed: 14, ropeFactors: "freqs", keys: { "rope.freq_base": f32(1000) } } },
   {
