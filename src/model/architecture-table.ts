@@ -20,6 +20,9 @@ export interface Sliding {
 /** What is particular to one `general.architecture`; everything else is read from the metadata. */
 export interface Architecture extends Pick<ModelConfig, "norm" | "normPlacement" | "normWeights" | "ffn" | "attentionCap" | "logitCap"> {
   readonly activation: Activation;
+  /** Of published models: which linears have biases, and over what q and k have norms. Files say it themselves. */
+  readonly biases?: "qkv" | "all";
+  readonly qkNorm?: "head" | "row";
   /** Undefined: no rotary positions. */
   readonly ropeStyle?: RopeConfig["style"];
   readonly sliding?: Sliding;
@@ -46,7 +49,7 @@ export interface Architecture extends Pick<ModelConfig, "norm" | "normPlacement"
 const LLAMA: Architecture = { norm: "rms", ropeStyle: "interleaved", ffn: "gated", activation: "silu" };
 const QWEN: Architecture = { ...LLAMA, ropeStyle: "halves" };
 const GEMMA: Architecture = { ...QWEN, activation: "gelu", scaledEmbedding: true };
-const GPT: Architecture = { norm: "layer", ffn: "plain", activation: "gelu" };
+const GPT: Architecture = { norm: "layer", ffn: "plain", activation: "gelu", biases: "all" };
 const NEOX: Architecture = { ...GPT, ropeStyle: "halves" };
 const COHERE: Architecture = { ...LLAMA, norm: "layer", parallel: "always", logitScale: "factor" };
 
@@ -56,28 +59,28 @@ const COHERE: Architecture = { ...LLAMA, norm: "layer", parallel: "always", logi
  */
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   llama: LLAMA,
-  qwen2: QWEN,
-  qwen3: QWEN,
+  qwen2: { ...QWEN, biases: "qkv" },
+  qwen3: { ...QWEN, qkNorm: "head" },
   gemma: GEMMA,
   gemma2: { ...GEMMA, normPlacement: "both", caps: true, attentionCap: 50, logitCap: 30, wideScaleAt: 46, sliding: { window: 4096, period: 2 } },
-  gemma3: { ...GEMMA, normPlacement: "both", caps: true, wideScaleAt: 62, sliding: { period: 6, ropeBase: 10000, scaling: "global" } },
+  gemma3: { ...GEMMA, qkNorm: "head", normPlacement: "both", caps: true, wideScaleAt: 62, sliding: { period: 6, ropeBase: 10000, scaling: "global" } },
   // Files of Phi 3 name a window that llama.cpp does not slide; nor does memwall.
   phi3: QWEN,
   gpt2: GPT,
   granite: { ...LLAMA, scales: true, logitScale: "divisor" },
   smollm3: { ...LLAMA, ropelessEvery: 4 },
   olmo: { ...LLAMA, norm: "layer", normWeights: false, clamps: true },
-  olmo2: { ...QWEN, normPlacement: "after", sliding: { period: 4, scaling: "global" } },
+  olmo2: { ...QWEN, qkNorm: "row", normPlacement: "after", sliding: { period: 4, scaling: "global" } },
   stablelm: { ...QWEN, norm: "layer", parallel: "without ffn_norm" },
   starcoder2: NEOX,
   phi2: { ...NEOX, parallel: "always" },
-  falcon: { ...NEOX, parallel: "always" },
+  falcon: { ...NEOX, biases: undefined, parallel: "always" },
   gptneox: { ...NEOX, parallel: "by key" },
   "command-r": COHERE,
   cohere2: { ...COHERE, sliding: { period: 4, globalRope: false } },
-  glm4: { ...LLAMA, normPlacement: "both" },
-  exaone4: { ...QWEN, normPlacement: "after", sliding: { window: 4096, period: 4, onlyLayers: 64, globalRope: false } },
+  glm4: { ...LLAMA, biases: "qkv", normPlacement: "both" },
+  exaone4: { ...QWEN, qkNorm: "head", normPlacement: "after", sliding: { window: 4096, period: 4, onlyLayers: 64, globalRope: false } },
   bloom: { ...GPT, alibi: 8 },
-  mpt: { ...GPT, alibi: 0, clamps: true },
-  nemotron: { ...NEOX, activation: "relu2" },
+  mpt: { ...GPT, biases: undefined, alibi: 0, clamps: true },
+  nemotron: { ...NEOX, biases: undefined, activation: "relu2" },
 };

@@ -1,5 +1,5 @@
 import { type Architecture, ARCHITECTURES, type Sliding } from "./architecture-table.ts";
-import { type AttentionKind, type ModelConfig, type RopeConfig, validateConfig } from "./config.ts";
+import { type AttentionKind, type ModelConfig, MOST_LAYERS, type RopeConfig, validateConfig } from "./config.ts";
 import { FormatError, quote } from "./formats/errors.ts";
 import { getBool, getNumber, getString, type HasMetadata } from "./formats/gguf-values.ts";
 import type { TensorInfo } from "./formats/source.ts";
@@ -77,8 +77,7 @@ function attentionOf(file: File, architecture: string, kind: Architecture, nLaye
   const rotates = !kind.scales || getBool(file, `${architecture}.rope.scaling.finetuned`, true);
   const rope = kind.ropeStyle && rotates ? ropeFromGguf(file, architecture, kind.ropeStyle, headDim) : undefined;
   if (kind.ropelessEvery) {
-    const layers = Array.from({ length: nLayers }, (_, i) => (i + 1) % kind.ropelessEvery! === 0);
-    return { rope, alternate: { rope: undefined, layers } };
+    return { rope, alternate: { rope: undefined, layers: byLayer(nLayers, (i) => (i + 1) % kind.ropelessEvery! === 0) } };
   }
   const window = kind.sliding && getNumber(file, `${architecture}.attention.sliding_window`, kind.sliding.window ?? 0);
   if (!kind.sliding || !window || (kind.sliding.onlyLayers ?? nLayers) !== nLayers) return { rope };
@@ -98,7 +97,12 @@ function slidingLayers(file: File, architecture: string, { period: usual }: Slid
     return layers;
   }
   const period = getNumber(file, key, usual);
-  return Array.from({ length: nLayers }, (_, i) => period === 0 || i % period < period - 1);
+  return byLayer(nLayers, (i) => period === 0 || i % period < period - 1);
+}
+
+/** Nothing for a number of layers that `validateConfig` will refuse. */
+function byLayer(nLayers: number, of: (layer: number) => boolean): boolean[] {
+  return Array.from({ length: nLayers >= 1 && nLayers <= MOST_LAYERS ? nLayers : 0 }, (_, layer) => of(layer));
 }
 
 function localRope(file: File, architecture: string, { ropeBase, scaling }: Sliding, rope: RopeConfig): RopeConfig {

@@ -96,8 +96,10 @@ export function validateConfig(config: ModelConfig): ModelConfig {
   return config;
 }
 
+export const MOST_LAYERS = 1 << 14;
+
 /** Far above any published model, low enough that products of two stay exact. */
 const MOST = {
-  ...{ dim: 1 << 20, nLayers: 1 << 14, nHeads: 1 << 14, nKvHeads: 1 << 14, headDim: 1 << 16 },
+  ...{ dim: 1 << 20, nLayers: MOST_LAYERS, nHeads: 1 << 14, nKvHeads: 1 << 14, headDim: 1 << 16 },
   ...{ ffnDim: 1 << 24, vocabSize: 1 << 26, contextLength: 2 ** 31 - 1 },
 };

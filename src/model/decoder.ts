@@ -121,10 +121,12 @@ function viewsOf({ kinds }: Model, ops: Ops, { segments, positions, sinkPosition
     const turned = (of: Int32Array) => ops.ropeAngles(of, rope.frequencies, rope.config.magnitude ?? 1);
     angles.set(rope, { rope: rope.config, own: turned(positions), ...(sinkPositions && { sinks: turned(sinkPositions) }) });
   }
-  return kinds.map(({ rope, window }) => ({
-    ...(rope && angles.get(rope)),
-    segments: window === undefined ? segments : segments.map((segment) => ({ ...segment, window: narrowed(segment.window, window) })),
-  }));
+  return kinds.map((kind) => ({ ...(kind.rope && angles.get(kind.rope)), segments: segments.map((segment) => seenBy(kind, segment)) }));
+}
+
+/** A segment as the layers of a kind see it: through their window. */
+export function seenBy({ window }: LayerKind, segment: Segment): Segment {
+  return window === undefined ? segment : { ...segment, window: narrowed(segment.window, window) };
 }
 
 /** A layer's own window within the one that the cache keeps: sinks too are seen only from within it. */

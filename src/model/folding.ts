@@ -33,19 +33,23 @@ interface Site {
  * All sites of a decoder: norms into the linears behind them, v into the output projection, up into down where the block is gated (the
  * product passes a factor through; an activation function alone would not).
  */
-function sites({ nLayers, nHeads, nKvHeads, headDim, ffn }: ModelConfig, has: (name: string) => boolean): Site[] {
+function sites({ nLayers, nHeads, nKvHeads, headDim, ffn, qkvClamp }: ModelConfig, has: (name: string) => boolean): Site[] {
   const found: Site[] = [];
   const perKv = nHeads / nKvHeads;
   for (let layer = 0; layer < nLayers; layer++) {
     const weights = (...parts: string[]) => parts.map((part) => `blk.${layer}.${part}.weight`);
     const both = (part: string) => [`blk.${layer}.${part}.weight`, `blk.${layer}.${part}.bias`].filter(has);
     const rowOf = (channel: number) => Math.floor(Math.floor(channel / headDim) / perKv) * headDim + (channel % headDim);
-    found.push({ layer, input: "attn_norm", readers: weights("attn_q", "attn_k", "attn_v"), makers: both("attn_norm") });
-    found.push({ layer, input: "attention", readers: weights("attn_output"), makers: both("attn_v"), rowOf });
-    found.push({ layer, input: "ffn_norm", readers: ffn === "gated" ? weights("ffn_gate", "ffn_up") : weights("ffn_up"), makers: both("ffn_norm") });
+    const fed = ffn === "gated" ? weights("ffn_gate", "ffn_up") : weights("ffn_up");
+    // Only what a norm with weights has made can be made otherwise; where both blocks read the same, both are readers.
+    const [attnNorm, ffnNorm] = has(`blk.${layer}.attn_norm_2.weight`) ? [both("attn_norm_2"), both("attn_norm")] : [both("attn_norm"), both("ffn_norm")];
+    const shared = ffnNorm.length > 0 ? [] : fed;
+    if (attnNorm.length > 0) found.push({ layer, input: "attn_norm", readers: [...weights("attn_q", "attn_k", "attn_v"), ...shared], makers: attnNorm });
+    if (qkvClamp === undefined) found.push({ layer, input: "attention", readers: weights("attn_output"), makers: both("attn_v"), rowOf });
+    if (ffnNorm.length > 0) found.push({ layer, input: "ffn_norm", readers: fed, makers: ffnNorm });
     if (ffn === "gated") found.push({ layer, input: "ffn_act", readers: weights("ffn_down"), makers: both("ffn_up") });
   }
-  if (has("output.weight")) found.push({ layer: -1, input: "output_norm", readers: ["output.weight"], makers: ["output_norm.weight", "output_norm.bias"].filter(has) });
+  if (has("output.weight") && has("output_norm.weight")) found.push({ layer: -1, input: "output_norm", readers: ["output.weight"], makers: ["output_norm.weight", "output_norm.bias"].filter(has) });
   return found;
 }
 

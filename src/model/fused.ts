@@ -18,7 +18,7 @@ export function unfused(file: string, tensors: ReadonlyMap<string, TensorInfo>, 
   const found = new Map<string, TensorInfo>();
   for (const [name, info] of tensors) {
     const [, block, part, kind] = /^(blk\.\d+\.)(attn_qkv|ffn_up)\.(weight|bias)$/.exec(name) ?? [];
-    const stacked = part === "attn_qkv" || (part === "ffn_up" && config.ffn === "gated" && !tensors.has(`${block}ffn_gate.weight`));
+    const stacked = part === "attn_qkv" || (part === "ffn_up" && config.ffn === "gated" && info.shape[0] !== ffnDim && !tensors.has(`${block}ffn_gate.weight`));
     if (!stacked) found.set(name, info);
     else for (const each of split(file, info, part === "attn_qkv" ? qkv : gated, (own) => `${block}${own}.${kind}`)) found.set(each.name, each);
   }

@@ -13,8 +13,7 @@ export { chooseFolds, columnImportance, type LoadOptions, matrixReader, rowReade
  * @throws FormatError naming the tensor that is missing, misshapen, unsupported or not finite; RangeError for options that do not fit.
  */
 export function loadWeights(file: WeightFile, config: ModelConfig, kernels: Kernels, options: LoadOptions = {}): Weights {
-  const tensors = unfused(file.source.name, file.tensors, config);
-  const reader = tensorReader({ source: file.source, tensors }, config, kernels, options);
+  const reader = tensorReader(plainFile(file, config), config, kernels, options);
   const { matrix, vector } = reader;
   const { dim, vocabSize, nLayers, contextLength } = config;
   const parts = partReader(reader, config, kernels);
@@ -33,6 +32,11 @@ export function loadWeights(file: WeightFile, config: ModelConfig, kernels: Kern
     ...(factors && { ropeFactors: factors }),
     ...(short && long && { longRopeFactors: { short, long } }),
   };
+}
+
+/** A file's tensors as the decoder's linears want them: see `unfused`. */
+export function plainFile(file: WeightFile, config: ModelConfig): WeightFile {
+  return { source: file.source, tensors: unfused(file.source.name, file.tensors, config) };
 }
 
 /** What layers are made of, each part with its bias where the file has one. */

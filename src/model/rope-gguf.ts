@@ -1,22 +1,15 @@
-import type { RopeConfig, RopeScaling } from "./rope.ts";
-import { yarnMagnitude } from "./rope.ts";
+import type { TensorInfo } from "./formats/source.ts";
 import { FormatError, quote } from "./formats/errors.ts";
 import { getNumber, getString, type HasMetadata } from "./formats/gguf-values.ts";
-import type { TensorInfo } from "./formats/source.ts";
-
+import { type RopeConfig, type RopeScaling, yarnMagnitude } from "./rope.ts";
 type File = HasMetadata & { readonly tensors: ReadonlyMap<string, TensorInfo> };
 
 /** Rotary positions as a file's metadata has them. @throws FormatError naming the key that is wrong. */
 export function ropeFromGguf(file: File, architecture: string, style: RopeConfig["style"], headDim: number): RopeConfig {
   const number = (key: string, fallback: number) => getNumber(file, `${architecture}.rope.${key}`, fallback);
   const scaling = scalingOf(file, architecture);
-  const magnitude = number("scaling.attn_factor", 1) * (scaling.type === "yarn" ? yarnFactor(scaling.factor, number("scaling.yarn_log_multiplier", 0)) : 1);
+  const magnitude = number("scaling.attn_factor", 1) * (scaling.type === "yarn" ? yarnMagnitude(scaling.factor) : 1);
   return { style, base: number("freq_base", 10000), dims: number("dimension_count", headDim), scaling, ...(magnitude !== 1 && { magnitude }) };
-}
-
-/** With a multiplier, which stands for DeepSeek's mscale_all_dim, the factor is the ratio of two. */
-function yarnFactor(factor: number, logMultiplier: number): number {
-  return logMultiplier === 0 ? yarnMagnitude(factor) : yarnMagnitude(factor) / yarnMagnitude(factor, logMultiplier);
 }
 
 function scalingOf(file: File, architecture: string): RopeScaling {
@@ -34,10 +27,9 @@ function scalingOf(file: File, architecture: string): RopeScaling {
       return factor === 1 ? { type: "none" } : { type, factor };
     case "llama3":
       return { type, factor, lowFreqFactor: number("low_freq_factor", 1), highFreqFactor: number("high_freq_factor", 4), originalContext: number("original_context_length", 8192) };
-    case "yarn": {
-      const extrapolation = number("yarn_ext_factor", 1);
-      return { type, factor, originalContext: originalContext(), betaFast: number("yarn_beta_fast", 32), betaSlow: number("yarn_beta_slow", 1), extrapolation: extrapolation < 0 ? 1 : extrapolation };
-    }
+    // llama.cpp reads the keys yarn_beta_fast, yarn_beta_slow, yarn_ext_factor and yarn_log_multiplier for none of these architectures.
+    case "yarn":
+      return { type, factor, originalContext: originalContext(), betaFast: 32, betaSlow: 1 };
     case "longrope":
       return { type, factor, originalContext: originalContext() };
   }

@@ -15,7 +15,7 @@ export type RopeScaling =
     }
   /**
    * YaRN (Peng et al. 2023, section 3.2): pairs that turn less than `betaSlow` times within the original context are divided by `factor`, those
-   * that turn more than `betaFast` times are kept, with a ramp between; `extrapolation` (usually 1) is how far keeping goes.
+   * that turn more than `betaFast` times are kept, with a ramp between.
    */
   | {
       readonly type: "yarn";
@@ -23,7 +23,6 @@ export type RopeScaling =
       readonly originalContext: number;
       readonly betaFast: number;
       readonly betaSlow: number;
-      readonly extrapolation: number;
     }
   /** LongRoPE (Ding et al. 2024): a divisor of its own for each pair, one list for contexts up to the original one, another beyond; and linear by `factor`. */
   | { readonly type: "longrope"; readonly factor: number; readonly originalContext: number };
@@ -55,7 +54,6 @@ export function validateRope({ base, dims, scaling, magnitude = 1 }: RopeConfig,
   if (scaling.type !== "yarn") return;
   positive("scaling beta_fast", scaling.betaFast);
   positive("scaling beta_slow", scaling.betaSlow);
-  if (!(scaling.extrapolation >= 0 && scaling.extrapolation <= 1)) throw new RangeError(`rope scaling ext_factor: expected 0 to 1, found ${scaling.extrapolation}`);
 }
 
 /**
@@ -81,16 +79,16 @@ export function ropeFrequencies({ base, dims, scaling }: RopeConfig, factors?: F
         const pairOf = (turns: number) => (dims * Math.log(scaling.originalContext / (turns * 2 * Math.PI))) / (2 * Math.log(base));
         const first = Math.max(0, Math.floor(pairOf(scaling.betaFast)));
         const last = Math.min(dims - 1, Math.ceil(pairOf(scaling.betaSlow)));
-        const kept = scaling.extrapolation * (1 - clamp01((i - first) / Math.max(0.001, last - first)));
+        const kept = 1 - clamp01((i - first) / Math.max(0.001, last - first));
         return (1 - kept) * (frequency / scaling.factor) + kept * frequency;
       }
     }
   });
 }
 
-/** YaRN's attention factor (Peng et al. 2023, section 3.4): 0.1 * weight * ln(factor) + 1. */
-export function yarnMagnitude(factor: number, weight = 1): number {
-  return factor <= 1 ? 1 : 0.1 * weight * Math.log(factor) + 1;
+/** YaRN's attention factor (Peng et al. 2023, section 3.4). */
+export function yarnMagnitude(factor: number): number {
+  return factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
 }
 
 function clamp01(x: number): number {

@@ -1,6 +1,6 @@
 import type { ModelConfig } from "../model/config.ts";
 import { smoothingFolds } from "../model/folding.ts";
-import { matrixReader, type WeightFile } from "../model/load.ts";
+import { matrixReader, plainFile, type WeightFile } from "../model/load.ts";
 import { type Calibration, LINEAR_INPUTS, type OpStatistics, statistics } from "../quant/calibration.ts";
 import type { Engine } from "./engine.ts";
 
@@ -56,6 +56,7 @@ export async function calibrate(
   };
   const first = await run();
   if (alpha === undefined) return first;
-  const { migrations } = smoothingFolds(config, (tensor) => file.tensors.has(tensor), first, alpha, matrixReader(file));
+  const plain = plainFile(file, config);
+  const { migrations } = smoothingFolds(config, (tensor) => plain.tensors.has(tensor), first, alpha, matrixReader(plain));
   return run({ ...first, smooth: { alpha, migrations } });
 }

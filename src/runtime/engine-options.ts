@@ -1,5 +1,5 @@
 import { checkWindow, type KvFormat, type KvFormats } from "../kvcache/format.ts";
-import type { ModelConfig } from "../model/config.ts";
+import { learnsPositions, type ModelConfig } from "../model/config.ts";
 import type { ByteSource } from "../model/formats/source.ts";
 import type { Fusion } from "../tensor/fusion.ts";
 import type { AttentionWindow } from "../tensor/kernels.ts";
@@ -101,7 +101,7 @@ export function checkSpeculation(options: EngineOptions): void {
 
 /** @throws RangeError for a context that the model does not have. */
 export function resolveContext(config: ModelConfig, { context: wanted, window }: EngineOptions): number {
-  const endless = window !== undefined && config.rope !== undefined;
+  const endless = window !== undefined && !learnsPositions(config);
   if (wanted === undefined) return endless ? Infinity : Math.min(config.contextLength, DEFAULT_CONTEXT);
   if (Number.isSafeInteger(wanted) && wanted >= 2 && (endless || wanted <= config.contextLength)) return wanted;
   const expected = endless ? "a whole number, 2 or more" : `2 to ${config.contextLength} tokens (the model's own context)`;

@@ -111,7 +111,7 @@ export class Engine {
       let draft: DraftModel | undefined;
       try {
         checkAbilities(kernels, formats, window);
-        const model = createModel(file.config, loadWeights(file, file.config, kernels, { ...schemes.load, onProgress: options.onProgress }));
+        const model = createModel(file.config, loadWeights(file, file.config, kernels, { ...schemes.load, onProgress: options.onProgress }), context);
         const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
         const ops = new Ops(kernels, ledger, { ...options, activations: schemes.activations });
         const { name, vocabSize } = file.config;

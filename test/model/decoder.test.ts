@@ -1,7 +1,11 @@
 import { describe, expect, it } from "vitest";
-import { type KvSequence, KvCacheFullError } from "../../src/kvcache/cache.ts";
+import { KvCache, type KvSequence, KvCacheFullError } from "../../src/kvcache/cache.ts";
 import { forward, makeBatch, type Run } from "../../src/model/decoder.ts";
+import type { AttentionWindow, Kernels } from "../../src/tensor/kernels.ts";
+import { Ledger } from "../../src/tensor/ledger.ts";
+import type { AttentionMethod } from "../../src/tensor/ops.ts";
 import { scalarKernels } from "../../src/tensor/scalar/index.ts";
+import { wasmKernels } from "../../src/tensor/wasm/index.ts";
 import { dice, range } from "../support/dice.ts";
 import { drawModel, drawOptions, type ModelOptions, packModel, type PlainModel, SMALL } from "../support/models.ts";
 import { referenceLogits } from "../support/reference.ts";
@@ -133,6 +137,8 @@ describe("batch invariance, bit for bit", () => {
     ["int8", { ...SMALL, matrices: "int8" }],
     ["int4", { ...SMALL, matrices: "int4", dim: 64, ffnDim: 64 }],
     ["GPT-2's parts", { ...SMALL, norm: "layer", normBias: true, rope: undefined, ffn: "plain", activation: "gelu" }],
+    ["local windows, caps, post-norms", { ...SMALL, nLayers: 3, alternate: { layers: [true, false, true], rope: SMALL.rope, window: 7 }, attentionCap: 2, logitCap: 3, normPlacement: "both" }],
+    ["ALiBi, blocks side by side", { ...SMALL, rope: undefined, alibi: 8, parallelResidual: true, sharedNorm: true, qkvClamp: 1 }],
     ["qk-norm, odd sizes", { ...SMALL, dim: 27, ffnDim: 13, vocabSize: 31, qkNorm: true, nHeads: 3, nKvHeads: 1 }],
   ];
 
@@ -187,6 +193,52 @@ describe("naive attention", () => {
       const tiled = run("tiled");
       run("naive").forEach((row, i) => expect(relativeError(row, tiled[i])).toBeLessThanOrEqual(TOLERANCE));
     }
+  });
+});
+
+describe("layers with a window of their own", () => {
+  const LOCAL: ModelOptions = { ...SMALL, nLayers: 2, alternate: { layers: [true, false], rope: SMALL.rope, window: 9 } };
+  const text = range(90).map((i) => (7 * i) % SMALL.vocabSize!);
+
+  /** Logits of every position, the cache keeping a window of its own, fed in pieces of `chunk`. */
+  function windowed(kernels: Kernels, given: ModelOptions, window: AttentionWindow | undefined, chunk: number, attention: AttentionMethod = "tiled") {
+    const on = bench(packModel(drawModel(9, given), kernels), { kernels, attention });
+    const cache = new KvCache(kernels, on.model.config, 40, { window });
+    const sequence = cache.create();
+    const found: Float32Array[] = [];
+    for (let at = 0; at < text.length; at += chunk) found.push(...step({ ...on, cache }, [prompt(sequence, text.slice(at, at + chunk))]));
+    return { found, pages: cache.usedPages };
+  }
+
+  it.each([{ size: 20, sinks: 3 }, { size: 5, sinks: 2 }, { size: 8, sinks: 4 }])("go with a cache that keeps only $size positions and $sinks sinks", (window) => {
+    const kernels = wasmKernels();
+    const { found, pages } = windowed(scalarKernels(), LOCAL, window, 1);
+    expect(pages).toBeLessThan(5);
+    expect(windowed(scalarKernels(), LOCAL, window, 13).found).toEqual(found);
+    const others = [windowed(scalarKernels(), LOCAL, window, 13, "naive"), windowed(kernels, LOCAL, window, 13)];
+    for (const { found: other } of others) other.forEach((row, i) => expect(relativeError(row, found[i])).toBeLessThan(TOLERANCE));
+    kernels.close();
+  });
+
+  it("see no less of a cache that keeps more, and nothing beyond their own window", () => {
+    const { found } = windowed(scalarKernels(), LOCAL, undefined, 13);
+    expect(windowed(scalarKernels(), LOCAL, { size: 200, sinks: 4 }, 13).found).toEqual(found);
+    // Two layers that see 9 positions each: the last one hears of no more than 17.
+    const both = { ...LOCAL, alternate: { ...LOCAL.alternate!, layers: [true, true] } };
+    const local = windowed(scalarKernels(), both, undefined, 13);
+    expect(windowed(scalarKernels(), both, { size: 30, sinks: 1 }, 13).found).toEqual(local.found);
+    expect(windowed(scalarKernels(), { ...both, alternate: undefined }, undefined, 13).found).not.toEqual(local.found);
+  });
+
+  it("cost what they see", () => {
+    const ledger = new Ledger(true);
+    const reads: number[] = [];
+    ledger.onOp(({ name, layer, read }) => name === "attention" && (reads[layer] = read.kv));
+    const on = smallBench(9, LOCAL, { ledger });
+    const sequence = on.cache.create();
+    step(on, [prompt(sequence, text.slice(0, 50), "none")]);
+    step(on, [token(sequence, 1)]);
+    expect(reads[1] / reads[0]).toBeCloseTo(51 / 9, 10);
   });
 });
 

@@ -29,14 +29,13 @@ export const CASES: readonly ArchitectureCase[] = [
   { name: "llama: factor with type none", model: { architecture: "llama", seed: 9, keys: { "rope.scaling.type": text("none"), "rope.scaling.factor": f32(3) } } },
   { name: "llama: yarn", model: { architecture: "llama", seed: 10, headDim: 32, keys: yarn() }, tokens: 24 },
   {
-    name: "llama: yarn with its parameters",
+    name: "llama: yarn, keys that llama.cpp reads and does not read",
     model: {
       ...{ architecture: "llama", seed: 11, headDim: 48, nHeads: 3, nKvHeads: 3 },
-      keys: yarn({ "rope.scaling.attn_factor": f32(0.8), "rope.scaling.yarn_beta_fast": f32(16), "rope.scaling.yarn_beta_slow": f32(2), "rope.scaling.yarn_ext_factor": f32(0.7) }),
+      keys: yarn({ "rope.scaling.attn_factor": f32(0.8), "rope.scaling.yarn_beta_fast": f32(16), "rope.scaling.yarn_beta_slow": f32(2), "rope.scaling.yarn_ext_factor": f32(0.7), "rope.scaling.yarn_log_multiplier": f32(0.5) }),
     },
     tokens: 24,
   },
-  { name: "llama: yarn with log multiplier", model: { architecture: "llama", seed: 12, headDim: 32, keys: yarn({ "rope.scaling.yarn_log_multiplier": f32(0.5) }) }, tokens: 24 },
   { name: "llama: yarn over rope_freqs", model: { architecture: "llama", seed: 13, headDim: 32, keys: yarn(), ropeFactors: "freqs" }, tokens: 24 },
   { name: "llama: rope_freqs", model: { architecture: "llama", seed: 14, ropeFactors: "freqs", keys: { "rope.freq_base": f32(1000) } } },
   {
@@ -55,6 +54,8 @@ export const CASES: readonly ArchitectureCase[] = [
   },
   { name: "llama: Q8_0", model: { architecture: "llama", seed: 17, dim: 64, ffnDim: 96, type: "Q8_0" } },
   { name: "llama: Q4_0", model: { architecture: "llama", seed: 18, dim: 64, ffnDim: 96, type: "Q4_0" } },
+  { name: "llama: Q6_K", model: { architecture: "llama", seed: 19, dim: 256, nLayers: 1, ffnDim: 256, type: "Q6_K" } },
+  { name: "llama: F16", model: { architecture: "llama", seed: 24, type: "F16", ropeFactors: "freqs", layout: { tied: true } } },
   { name: "qwen2", model: { architecture: "qwen2", seed: 20, keys: { "rope.freq_base": f32(1e6) } } },
   { name: "qwen2: yarn, tied", model: { architecture: "qwen2", seed: 21, dim: 64, nHeads: 2, nKvHeads: 1, keys: yarn(), layout: { tied: true } }, tokens: 24 },
   { name: "qwen3", model: { architecture: "qwen3", seed: 22, headDim: 20, nKvHeads: 1 } },
@@ -105,6 +106,11 @@ export const CASES: readonly ArchitectureCase[] = [
       keys: { "attention.sliding_window": u32(5), "attention.sliding_window_pattern": bools([false, true, true, false]) },
     },
     tokens: 30,
+  },
+  {
+    name: "gemma3: the size of 27B",
+    model: { architecture: "gemma3", seed: 39, nLayers: 62, dim: 8, nHeads: 2, nKvHeads: 1, headDim: 12, ffnDim: 8, keys: { "attention.sliding_window": u32(4) } },
+    tokens: 8,
   },
   { name: "gemma3: no window", model: { architecture: "gemma3", seed: 38, keys: { "rope.freq_base": f32(1e6) } } },
   { name: "phi3", model: { architecture: "phi3", seed: 40 } },

@@ -66,6 +66,8 @@ export const BLUEPRINTS: Readonly<Record<string, Blueprint>> = {
 /** A small model of an architecture with weights drawn from a seed. */
 export interface ArchitectureModel {
   readonly architecture: string;
+  /** What the file calls it; default the same. */
+  readonly name?: string;
   readonly seed: number;
   readonly dim?: number;
   readonly nLayers?: number;
@@ -162,7 +164,7 @@ export function architectureModel(model: ArchitectureModel): Uint8Array {
   const names = ["<unk>", "<s>", "</s>", ...bytes];
   while (names.length < vocabSize) names.push(`▁word${names.length}`);
   const metadata = new Map<string, GgufValue>([
-    ["general.architecture", text(architecture)],
+    ["general.architecture", text(model.name ?? architecture)],
     ["general.name", text("drawn")],
     ...Object.entries(keys).map(([key, value]) => [`${architecture}.${key}`, value] as const),
     ["tokenizer.ggml.model", text("llama")],

@@ -46,7 +46,7 @@ export function drawOptions(seed: number): AllOptions {
   const headDim = roped ? d.pick([2, 3, 4, 6, 7, 8, 16]) : d.pick([1, 3, 4, 5, 8]);
   const dims = d.chance(0.7) ? headDim - (headDim % 2) : 2 * d.between(1, Math.floor(headDim / 2));
   const style = d.pick(["interleaved", "halves"] as const);
-  const yarn = { factor: 1 + 7 * d.real(), originalContext: d.between(8, 64), betaFast: 4 + 8 * d.real(), betaSlow: d.real(), extrapolation: d.pick([1, 0.6]) };
+  const yarn = { factor: 1 + 7 * d.real(), originalContext: d.between(8, 64), betaFast: 4 + 8 * d.real(), betaSlow: 0.1 + d.real() };
   const scaling = d.pick<RopeScaling>([
     { type: "yarn", ...yarn },
     { type: "longrope", factor: d.pick([1, 2]), originalContext: d.pick([16, 1000]) },

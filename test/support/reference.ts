@@ -146,8 +146,7 @@ function ropeAngles(rope: RopeConfig, factors: ArrayLike<number> | undefined): V
       const pair = (rotations: number) => (rope.dims * Math.log(scaling.originalContext / (rotations * 2 * Math.PI))) / (2 * Math.log(rope.base));
       const [low, high] = [Math.max(Math.floor(pair(scaling.betaFast)), 0), Math.min(Math.ceil(pair(scaling.betaSlow)), rope.dims - 1)];
       const ramp = Math.min(1, Math.max(0, (i - low) / Math.max(high - low, 0.001)));
-      const keep = (1 - ramp) * scaling.extrapolation;
-      return (theta / scaling.factor) * (1 - keep) + theta * keep;
+      return (theta / scaling.factor) * ramp + theta * (1 - ramp);
     }
     // The rule of Llama 3.1's reference implementation (`apply_scaling`), in terms of wavelengths.
     const wavelength = (2 * Math.PI) / theta;

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { randomWeights, SHAPES } from "../../src/model/shapes.ts";
+import { randomWeights } from "../../src/model/random-weights.ts";
+import { SHAPES } from "../../src/model/shapes.ts";
 import { createModel, type Run } from "../../src/model/decoder.ts";
 import { linears } from "../../src/model/weights.ts";
 import type { Kernels } from "../../src/tensor/kernels.ts";

@@ -1,3 +1,4 @@
+import { learnsPositions } from "../../model/config.ts";
 import { benchAttention as measure } from "../bench-attention.ts";
 import { formatBytes, formatMs } from "../report.ts";
 import { BENCH_MODEL_OPTIONS, benchModel, sizes, table } from "./bench-model.ts";
@@ -18,7 +19,7 @@ export const benchAttention: Command = {
     try {
       const { contextLength, name } = model.config;
       // Attention needs no trained positions where they are rotations.
-      const contexts = model.config.rope ? wanted : wanted.filter((context) => context <= contextLength);
+      const contexts = !learnsPositions(model.config) ? wanted : wanted.filter((context) => context <= contextLength);
       const points = measure(model, kernels, contexts, kv, io.interactive ? (done) => io.err(`\r\x1b[K${done}`) : undefined);
       if (io.interactive) io.err("\r\x1b[K");
       if (flag(values, "json")) return io.out(`${JSON.stringify({ model: name, backend: kernels.name, threads: kernels.threads, kv, points }, null, 2)}\n`);

@@ -1,7 +1,8 @@
 import { describeFormats } from "../../kvcache/format.ts";
 import { createModel, type Model } from "../../model/decoder.ts";
 import { loadWeights } from "../../model/load.ts";
-import { randomWeights, SHAPES } from "../../model/shapes.ts";
+import { randomWeights } from "../../model/random-weights.ts";
+import { SHAPES } from "../../model/shapes.ts";
 import { parameterCount, weightBytes } from "../../model/weights.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
 import type { ActivationFormat } from "../../tensor/ops.ts";

@@ -1,6 +1,7 @@
 import { createModel } from "../../model/decoder.ts";
 import { loadWeights } from "../../model/load.ts";
-import { type NamedShape, randomWeights, SHAPES } from "../../model/shapes.ts";
+import { randomWeights } from "../../model/random-weights.ts";
+import { type NamedShape, SHAPES } from "../../model/shapes.ts";
 import { BACKENDS, createKernels } from "../backend.ts";
 import { measure } from "../hardware/measured.ts";
 import { type Candidate, movesFrom, PROMPTS, RATIOS, searchShares, sharesOf, traceAll } from "../hardware/search.ts";

@@ -1,3 +1,4 @@
+import { learnsPositions } from "../../model/config.ts";
 import { type NamedShape, SHAPES } from "../../model/shapes.ts";
 import { type EnergyTable, HOROWITZ_2014, parseEnergy } from "../hardware/energy.ts";
 import { FORMAT_HELP, parseFormat, parseKvFormats } from "../hardware/formats.ts";
@@ -84,6 +85,6 @@ export async function energyFrom(values: Values, io: Io): Promise<EnergyTable> {
  * @throws UsageError for a workload that the decoder cannot run.
  */
 export function checkContext({ config }: NamedShape, positions: number, options: string): void {
-  if (config.rope || positions <= config.contextLength) return;
+  if (!learnsPositions(config) || positions <= config.contextLength) return;
   throw new UsageError(`${options}: expected at most ${config.contextLength} positions (${config.name} has learned ones), found ${positions}`);
 }

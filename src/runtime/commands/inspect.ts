@@ -1,3 +1,4 @@
+import { describeBlocks } from "../../model/describe.ts";
 import { loadWeights } from "../../model/load.ts";
 import type { GgufValue } from "../../model/formats/gguf-values.ts";
 import { weightBytes } from "../../model/weights.ts";
@@ -40,6 +41,7 @@ export const inspect: Command = {
     const facts = {
       file: { name: file.source.name, format: file.format, bytes: file.source.size },
       config,
+      blocks: describeBlocks(config, weights),
       parameters: tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
       bytesInMemory: weightBytes(weights),
       tokenizer: { vocabSize: tokenizer.vocabSize, bos: tokenizer.bos ?? null, eos: tokenizer.eos, addBos: tokenizer.addBos },
@@ -56,7 +58,9 @@ export const inspect: Command = {
     const lines = [
       `${file.source.name}: ${file.format}, ${formatBytes(file.source.size)}, ${count(facts.parameters)} parameters, ${formatBytes(facts.bytesInMemory)} in memory`,
       "",
-      ...Object.entries(config).map(([key, value]) => `  ${key.padEnd(14)} ${typeof value === "object" ? JSON.stringify(value) : value}`),
+      ...Object.entries(config).map(([key, value]) => `  ${key.padEnd(16)} ${typeof value === "object" ? JSON.stringify(value) : value}`),
+      "",
+      ...facts.blocks.map((line) => `  ${line}`),
       "",
       ...tensors.map(tensorLine),
       "",

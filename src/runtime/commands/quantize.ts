@@ -1,4 +1,4 @@
-import { chooseFolds, columnImportance } from "../../model/load.ts";
+import { chooseFolds, columnImportance, plainFile } from "../../model/load.ts";
 import { readLlama2cTokenizer } from "../../model/formats/llama2c.ts";
 import { llama2cMetadata } from "../../model/formats/llama2c-gguf.ts";
 import { writeGguf } from "../../model/formats/gguf-write.ts";
@@ -84,6 +84,9 @@ async function calibrated(values: Values, io: Io, file: ModelFile, type: FileTyp
   const awq = type === "q4_0" && !calibration.smooth;
   if (!awq && !calibration.smooth) throw new UsageError(`--calibration: expected --type q4_0 (AWQ), or a calibration with --smooth; found ${type}`);
   const scheme = awq ? parseWeights("int4:awq") : KEEP;
+  const { tensors } = plainFile(file, file.config);
+  const stacked = [...file.tensors.values()].find((info) => tensors.get(info.name) !== info);
+  if (stacked) throw new UsageError(`--calibration: expected a file with q, k, v, gate and up apart, found ${stacked.name} (without --calibration it can be quantised)`);
   const folds = chooseFolds(file, file.config, scheme, calibration);
   return { folds, importance: (name: string) => columnImportance(name, scheme, "none", calibration, folds) };
 }

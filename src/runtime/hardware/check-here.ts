@@ -1,5 +1,6 @@
 import { createModel } from "../../model/decoder.ts";
-import { type NamedShape, randomWeights } from "../../model/shapes.ts";
+import { randomWeights } from "../../model/random-weights.ts";
+import type { NamedShape } from "../../model/shapes.ts";
 import type { OpRecord, Phase } from "../../tensor/ledger.ts";
 import { createKernels } from "../backend.ts";
 import { parseFormat } from "./formats.ts";

@@ -1,5 +1,5 @@
 import type { OpRecord, Traffic } from "../../tensor/ledger.ts";
-import type { LayerWeights, Norm } from "../../model/weights.ts";
+import { type LayerWeights, layerNorms, type Norm } from "../../model/weights.ts";
 import type { Linear } from "../../tensor/ops.ts";
 import type { Hardware } from "./hardware.ts";
 import { type OpWork, type RoofOptions, stepTime } from "./roof.ts";
@@ -107,10 +107,11 @@ export function stageTimes(records: readonly OpRecord[], { model }: Traced, { tp
 const normBytes = (norm: Norm | undefined) => (norm ? norm.weight.bytes + (norm.bias?.bytes ?? 0) : 0);
 const linearBytes = (linear: Linear | undefined) => (linear ? linear.weight.bytes + (linear.bias?.bytes ?? 0) : 0);
 
-function layerBytes({ attnNorm, ffnNorm, qNorm, kNorm, q, k, v, o, gate, up, down }: LayerWeights, tp: number, nKvHeads: number): number {
+function layerBytes(layer: LayerWeights, tp: number, nKvHeads: number): number {
+  const { q, k, v, o, gate, up, down } = layer;
   const divided = [q, o, gate, up, down].reduce((sum, linear) => sum + linearBytes(linear), 0) / tp;
   const kv = (linearBytes(k) + linearBytes(v)) / Math.min(tp, nKvHeads);
-  return divided + kv + [attnNorm, ffnNorm, qNorm, kNorm].reduce((sum, norm) => sum + normBytes(norm), 0);
+  return divided + kv + layerNorms(layer).reduce((sum, norm) => sum + normBytes(norm), 0);
 }
 
 /** Bytes of weights on one device of each stage. A tied output head is kept twice if its stages differ. */
@@ -121,7 +122,7 @@ export function stageWeights({ model }: Traced, { tp, pp }: Split): number[] {
   const tied = weights.output.weight === weights.tokenEmbedding;
   return stagesOf(config.nLayers, pp).map(({ first, end }, stage) => {
     const layers = weights.layers.slice(first, end).reduce((sum, layer) => sum + layerBytes(layer, tp, config.nKvHeads), 0);
-    const start = stage === 0 ? table + (weights.positionEmbedding?.bytes ?? 0) : 0;
+    const start = stage === 0 ? table + (weights.positionEmbedding?.bytes ?? 0) + normBytes(weights.embeddingNorm) : 0;
     const finish = stage === pp - 1 ? normBytes(weights.outputNorm) + (tied && stage === 0 ? 0 : head) : 0;
     return layers + start + finish;
   });

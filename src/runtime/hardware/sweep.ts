@@ -1,3 +1,4 @@
+import { learnsPositions } from "../../model/config.ts";
 import type { NamedShape } from "../../model/shapes.ts";
 import type { OpRecord, Traffic } from "../../tensor/ledger.ts";
 import { parseFormat, parseKvFormats } from "./formats.ts";
@@ -31,7 +32,7 @@ export function sweep(kind: Sweep, shape: NamedShape, formats: Formats, workload
     if (kind === "context") work = { ...workload, promptTokens: Number(value) - 1, tokens: 1 };
     if (kind === "bits") on = traced(shape, { ...formats, weights: parseFormat(value)! });
     if (kind === "kv") on = traced(shape, { ...formats, kv: parseKvFormats(value)! });
-    if (!shape.config.rope && work.promptTokens + work.tokens > shape.config.contextLength) return [];
+    if (learnsPositions(shape.config) && work.promptTokens + work.tokens > shape.config.contextLength) return [];
     const trace = traceWorkload(on, work);
     return [{ value, projections: hardware.map((device) => project(trace, device, options)) }];
   });
@@ -55,7 +56,7 @@ export function capacities(shape: NamedShape, formats: Formats, hardware: readon
   return SWEEP_VALUES.kv.flatMap((kv) => {
     const on = traced(shape, { ...formats, kv: parseKvFormats(kv)! });
     return SWEEP_VALUES.context.map(Number).flatMap((context) => {
-      if (!shape.config.rope && context > shape.config.contextLength) return [];
+      if (learnsPositions(shape.config) && context > shape.config.contextLength) return [];
       const sequenceBytes = kvBytes(on, context);
       const step = anyBatch(on, context);
       const workspace = workspaceBytes(step(1));

@@ -1,6 +1,7 @@
 import { KvCache, PAGE_SIZE } from "../../kvcache/cache.ts";
 import { createModel, forward, makeBatch, type Model, type Run } from "../../model/decoder.ts";
-import { type NamedShape, randomWeights } from "../../model/shapes.ts";
+import { randomWeights } from "../../model/random-weights.ts";
+import type { NamedShape } from "../../model/shapes.ts";
 import { weightBytes } from "../../model/weights.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
 import { Ledger, type OpRecord } from "../../tensor/ledger.ts";

@@ -1,7 +1,7 @@
 import { labelOf } from "./inspect.ts";
 import { nearest } from "./nearest.ts";
 import type { Stepper } from "./stepper.ts";
-import { weightRows, weightTensors } from "./weights.ts";
+import { weightRows, namedWeights } from "./weights.ts";
 
 /** An op as the user names it. */
 export interface Reference {
@@ -55,13 +55,13 @@ export interface Viewed {
 
 /** An op's output by reference, the last op's when nothing is given, or a weight by its name. */
 export function resolveTensor(stepper: Stepper, given: string | undefined): Viewed {
-  const weight = given === undefined ? undefined : weightTensors(stepper.model).get(given);
+  const weight = given === undefined ? undefined : namedWeights(stepper.model).get(given);
   if (weight) {
     const { rows, cols, shape } = weight;
     return { label: `${given} (${weight.format})`, shape, rows, cols, defaultRow: 0, read: (from, to) => weightRows(weight, from, to, stepper.kernels) };
   }
   if (given !== undefined && /\.(weight|bias)$/.test(given)) {
-    const meant = nearest(given, [...weightTensors(stepper.model).keys()]);
+    const meant = nearest(given, [...namedWeights(stepper.model).keys()]);
     throw new RangeError(`no weight ${JSON.stringify(given)}${meant ? `, did you mean ${meant}?` : ""}`);
   }
   let op = stepper.op;

@@ -1,6 +1,4 @@
-import { attentionShape } from "../../model/decoder.ts";
-import type { ModelConfig } from "../../model/config.ts";
-import type { Kernels, Segment } from "../../tensor/kernels.ts";
+import type { AttentionShape, Kernels, Segment } from "../../tensor/kernels.ts";
 import { keyColumns, keyPosition } from "../../tensor/segments.ts";
 import { f32, type Tensor } from "../../tensor/tensor.ts";
 
@@ -20,13 +18,13 @@ export interface AttentionWeights {
  * Computes the weights again, by the textbook, from the queries of a pass and the keys in the cache: tiled attention never has them all.
  * @param q [queries, nHeads * headDim], rotated.
  * @param sinkQ The same queries as the sinks beyond a window see them.
- * @param segment Where the queries stand; its pages must still hold the keys.
+ * @param segment Where the queries stand, as the layer sees it; its pages must still hold the keys.
  */
-export function attentionWeights(config: ModelConfig, kernels: Kernels, q: Tensor, segment: Segment, layer: number, sinkQ?: Tensor): AttentionWeights {
+export function attentionWeights(shape: AttentionShape, kernels: Kernels, q: Tensor, segment: Segment, layer: number, sinkQ?: Tensor): AttentionWeights {
   const own = copyOf(kernels, q);
   const ownSinks = sinkQ && copyOf(kernels, sinkQ);
-  const scores = kernels.alloc("f32", [config.nHeads, segment.length, keyColumns(segment)]);
-  kernels.attentionScores(scores, own, segment, layer, attentionShape(config), ownSinks);
+  const scores = kernels.alloc("f32", [shape.nHeads, segment.length, keyColumns(segment)]);
+  kernels.attentionScores(scores, own, segment, layer, shape, ownSinks);
   kernels.softmax(scores);
   const copy = f32(scores.shape, scores.f32.slice());
   kernels.free(own);

@@ -1,4 +1,4 @@
-import type { Model } from "../../model/decoder.ts";
+import { logitsOf, type Model } from "../../model/decoder.ts";
 import { Ledger } from "../../tensor/ledger.ts";
 import { Ops } from "../../tensor/ops.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
@@ -24,15 +24,13 @@ export interface LensRow {
  * @param given Whose kernels and activation format to use.
  * @param residuals One row [dim] for each layer.
  */
-export function logitLens({ config, weights }: Model, given: Ops, residuals: readonly { layer: number; values: Float32Array }[], top: number): LensRow[] {
+export function logitLens(model: Model, given: Ops, residuals: readonly { layer: number; values: Float32Array }[], top: number): LensRow[] {
   if (residuals.length === 0) return [];
   const { kernels } = given;
   const ops = new Ops(kernels, new Ledger(false), { activations: given.activations });
-  const x = kernels.alloc("f32", [residuals.length, config.dim]);
-  residuals.forEach(({ values }, row) => x.f32.set(values, row * config.dim));
-  const { weight, bias } = weights.outputNorm;
-  const normed = config.norm === "rms" ? ops.rmsNorm("output_norm", x, weight, config.normEps) : ops.layerNorm("output_norm", x, weight, bias, config.normEps);
-  const logits = ops.linear("output", ops.quantize("output_norm", normed), weights.output);
+  const x = kernels.alloc("f32", [residuals.length, model.config.dim]);
+  residuals.forEach(({ values }, row) => x.f32.set(values, row * model.config.dim));
+  const logits = logitsOf(model, ops, x);
   const rows = residuals.map(({ layer }, row) => {
     const probabilities = softmax(rowOf(logits, row));
     return { layer, top: topCandidates(probabilities, top), entropy: entropyBits(probabilities) };

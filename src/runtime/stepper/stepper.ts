@@ -1,5 +1,6 @@
 import type { KvCache, KvSequence } from "../../kvcache/cache.ts";
-import { forward, makeBatch, type Model } from "../../model/decoder.ts";
+import { kindOfLayer } from "../../model/config.ts";
+import { forward, makeBatch, type Model, seenBy } from "../../model/decoder.ts";
 import type { Tokenizer } from "../../model/tokenizer/tokenizer.ts";
 import type { Kernels, Segment } from "../../tensor/kernels.ts";
 import type { OpRecord, Phase } from "../../tensor/ledger.ts";
@@ -201,21 +202,30 @@ export class Stepper {
     return undefined;
   }
 
+  /** The last op on one and the same tensor, of those that may work on it in turn. */
+  private lastOf(names: readonly string[], layer?: number): OpView | undefined {
+    for (const name of names) {
+      const found = this.find(name, layer);
+      if (found) return found;
+    }
+    return undefined;
+  }
+
   /** Attention weights of a layer in this pass. @throws RangeError when its queries are not there yet. */
   attention(layer: number): AttentionWeights {
     const recorded = this.find("softmax", layer);
-    const { segment } = this.current;
+    const segment = seenBy(this.model.kinds[kindOfLayer(this.model.config, layer)], this.current.segment);
     if (recorded) return weightsOf(segment, recorded.output);
     if (!this.find("attention", layer)) throw new RangeError(`attention of layer ${layer}: not computed yet`);
-    const q = (this.find("rope_q", layer) ?? this.find("attn_q_norm", layer) ?? this.find("attn_q", layer))!;
-    return attentionWeights(this.model.config, this.kernels, q.output, segment, layer, this.find("rope_q_sinks", layer)?.output);
+    const q = this.lastOf(["rope_q", "attn_q_norm", "clamp_q", "attn_q"], layer)!;
+    return attentionWeights(this.model.attention, this.kernels, q.output, segment, layer, this.find("rope_q_sinks", layer)?.output);
   }
 
   /** The logit lens on the last token of this pass, for the embedding and every layer that is done. */
   lens(top = 5, row = this.current.tokens.length - 1): LensRow[] {
     const { dim } = this.model.config;
     const done = this.current.ops.slice(0, this.cursor + 1).filter(({ record: { name } }) => name === "ffn_residual");
-    const first = this.find("add_position") ?? this.find("token_embd")!;
+    const first = this.lastOf(["token_embd_norm", "add_position", "embedding_scale", "token_embd"])!;
     return logitLens(this.model, this.ops, [first, ...done].map(({ record: { layer }, output }) => ({ layer, values: output.f32.subarray(row * dim, (row + 1) * dim) })), top);
   }
 

@@ -1,15 +1,11 @@
 import type { Model } from "../../model/decoder.ts";
-import { linears } from "../../model/weights.ts";
+import { weightTensors } from "../../model/weights.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
 /** All weight tensors by their names in the file (`blk.0.attn_q.weight`). */
-export function weightTensors({ weights }: Model): Map<string, Tensor> {
-  const norms = weights.layers.flatMap(({ attnNorm, ffnNorm, qNorm, kNorm }) => [attnNorm, ffnNorm, qNorm, kNorm]);
-  const parts = [...linears(weights), ...norms, weights.outputNorm, { weight: weights.tokenEmbedding, bias: weights.positionEmbedding }];
-  const found = new Map<string, Tensor>();
-  for (const part of parts) for (const tensor of [part?.weight, part?.bias]) if (tensor) found.set(tensor.name, tensor);
-  return found;
+export function namedWeights({ weights }: Model): Map<string, Tensor> {
+  return new Map([...weightTensors(weights)].map((tensor) => [tensor.name, tensor]));
 }
 
 /** Rows [from, to) of a weight, dequantised: the kernels themselves look them up, whatever their layout is. */
