@@ -43,7 +43,7 @@ function openGguf(first: ByteSource, tokenizerSource?: ByteSource): ModelFile {
   const { source, file } = joinSplit(first, readGguf(first));
   const config = configFromGguf(file);
   const tokenizer = fitting(source.name, tokenizerFromGguf(file), config.vocabSize);
-  return { source, format: `GGUF v${file.version}`, metadata: file.metadata, config, tensors: file.tensors, tokenizer };
+  return { source, format: `GGUF v${file.version}${file.bigEndian ? ", big-endian" : ""}`, metadata: file.metadata, config, tensors: file.tensors, tokenizer };
 }
 
 function openFolder(folder: ModelFolder, tokenizerSource?: ByteSource): ModelFile {

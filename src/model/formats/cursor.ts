@@ -8,7 +8,7 @@ const WINDOW = 256 * 1024;
 const MAX_PIECE = 1 << 28;
 
 /**
- * Reads a source front to back, little-endian, through a window, so that a header of many small fields costs few reads and a
+ * Reads a source front to back, little-endian unless told otherwise, through a window, so that a header of many small fields costs few reads and a
  * large file is never held in memory. Every method takes `what`, the name of what is being read for messages, and throws a
  * FormatError when the file ends before that.
  */
@@ -17,6 +17,8 @@ export interface Cursor {
   /** Bytes up to the end of the file. */
   readonly remaining: () => number;
   readonly fail: (problem: string, at?: number) => never;
+  /** Numbers are big-endian from here on. */
+  readonly turnBigEndian: () => void;
   readonly u8: (what: string) => number;
   readonly u32: (what: string) => number;
   readonly i32: (what: string) => number;
@@ -30,6 +32,8 @@ export interface Cursor {
   readonly count: (what: string, each: number) => number;
   /** The next `length` bytes, copied. */
   readonly bytes: (length: number, what: string) => Uint8Array<ArrayBuffer>;
+  /** The same, as little-endian numbers of `width` bytes each. */
+  readonly numbers: (length: number, width: number, what: string) => Uint8Array<ArrayBuffer>;
   /** UTF-8 text of `length` bytes; malformed bytes become U+FFFD. */
   readonly text: (length: number, what: string) => string;
 }
@@ -41,6 +45,7 @@ export function openCursor(source: ByteSource, windowBytes = WINDOW): Cursor {
   const view = new DataView(window.buffer);
   // ignoreBOM keeps a leading U+FEFF: it may be a token.
   const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+  let little = true;
   let at = 0;
   let windowStart = 0;
   let windowLength = 0;
@@ -79,6 +84,12 @@ export function openCursor(source: ByteSource, windowBytes = WINDOW): Cursor {
     return copy;
   }
 
+  function numbers(length: number, width: number, what: string): Uint8Array<ArrayBuffer> {
+    const found = bytes(length, what);
+    for (let i = 0; !little && width > 1 && i < length; i += width) found.subarray(i, i + width).reverse();
+    return found;
+  }
+
   function text(length: number, what: string): string {
     if (length > window.length) return decoder.decode(bytes(length, what));
     const start = take(length, what);
@@ -87,7 +98,7 @@ export function openCursor(source: ByteSource, windowBytes = WINDOW): Cursor {
 
   function count(what: string, each: number): number {
     const start = at;
-    const claimed = view.getBigUint64(take(8, what), true);
+    const claimed = view.getBigUint64(take(8, what), little);
     const most = Math.floor((size - at) / each);
     if (claimed > BigInt(most)) fail(`${what}: expected at most ${most}, as no more fit into the rest of the file, found ${claimed} (truncated?)`, start);
     return Number(claimed);
@@ -98,12 +109,14 @@ export function openCursor(source: ByteSource, windowBytes = WINDOW): Cursor {
     remaining: () => size - at,
     fail,
     u8: (what) => view.getUint8(take(1, what)),
-    u32: (what) => view.getUint32(take(4, what), true),
-    i32: (what) => view.getInt32(take(4, what), true),
-    f32: (what) => view.getFloat32(take(4, what), true),
-    u64: (what) => view.getBigUint64(take(8, what), true),
+    u32: (what) => view.getUint32(take(4, what), little),
+    i32: (what) => view.getInt32(take(4, what), little),
+    f32: (what) => view.getFloat32(take(4, what), little),
+    u64: (what) => view.getBigUint64(take(8, what), little),
     count,
     bytes,
+    numbers,
+    turnBigEndian: () => void (little = false),
     text,
   };
 }

@@ -7,7 +7,7 @@ const MAX_NESTING = 8;
 /** Items of an array that are read at most: a claim beyond that is no vocabulary. */
 const MAX_ITEMS = 1 << 26;
 
-/** Views over the bytes of a whole array, as GGUF and every host of a JavaScript engine that runs WebAssembly are little-endian. */
+/** Views over the bytes of a whole array, as little-endian GGUF and every host of a JavaScript engine that runs WebAssembly are little-endian. */
 const VIEWS: Readonly<Record<GgufSmallNumber, (bytes: ArrayBuffer) => ArrayLike<number>>> = {
   uint8: (b) => new Uint8Array(b),
   int8: (b) => new Int8Array(b),
@@ -33,7 +33,7 @@ export function readValue(cursor: Cursor, what: string): GgufValue {
     case "int64":
       return { type, value: readBig(cursor, type, what) };
     default:
-      return { type, value: VIEWS[type](cursor.bytes(GGUF_TYPE_BYTES[type], what).buffer)[0] };
+      return { type, value: VIEWS[type](cursor.numbers(GGUF_TYPE_BYTES[type], GGUF_TYPE_BYTES[type], what).buffer)[0] };
   }
 }
 
@@ -60,7 +60,7 @@ function readArray(cursor: Cursor, what: string, depth: number): GgufArray {
     case "int64":
       return { type, itemType, value: items(() => readBig(cursor, itemType, what)) };
     default:
-      return { type, itemType, value: VIEWS[itemType](cursor.bytes(length * GGUF_TYPE_BYTES[itemType], what).buffer) };
+      return { type, itemType, value: VIEWS[itemType](cursor.numbers(length * GGUF_TYPE_BYTES[itemType], GGUF_TYPE_BYTES[itemType], what).buffer) };
   }
 }
 

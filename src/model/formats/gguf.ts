@@ -12,6 +12,8 @@ export interface GgufFile {
   /** The source's name. */
   readonly name: string;
   readonly version: 2 | 3;
+  /** All its numbers, those of the tensors too, have their bytes in the other order. */
+  readonly bigEndian: boolean;
   /** Every tensor's offset is a multiple of this many bytes from `dataOffset`. */
   readonly alignment: number;
   /** In the file's order. */
@@ -27,7 +29,7 @@ const LEAST_KEY = 13;
 const LEAST_TENSOR = 32;
 
 /**
- * Reads the header of a GGUF file, version 2 or 3, little-endian
+ * Reads the header of a GGUF file, version 2 or 3, little-endian or big-endian
  * (specification: github.com/ggml-org/ggml/blob/master/docs/gguf.md).
  *
  * Every tensor is checked to be of a known type and to lie within the file. A type that `canDecode` refuses is no error here:
@@ -36,7 +38,7 @@ const LEAST_TENSOR = 32;
  */
 export function readGguf(source: ByteSource): GgufFile {
   const cursor = openCursor(source);
-  const version = readVersion(cursor);
+  const { version, bigEndian } = readVersion(cursor);
   const tensorCount = cursor.count("the tensor count", LEAST_TENSOR);
   const keyCount = cursor.count("the key count", LEAST_KEY);
 
@@ -61,18 +63,19 @@ export function readGguf(source: ByteSource): GgufFile {
 
   const dataOffset = Math.ceil(cursor.position() / alignment) * alignment;
   const tensors = new Map(entries.map((entry) => [entry.name, locate(source, entry, dataOffset, alignment)]));
-  return { name: source.name, version, alignment, metadata, tensors, dataOffset };
+  return { name: source.name, version, bigEndian, alignment, metadata, tensors, dataOffset };
 }
 
-function readVersion(cursor: Cursor): 2 | 3 {
+/** The magic is four letters in either byte order; the version, a small number, shows which it is. */
+function readVersion(cursor: Cursor): { version: 2 | 3; bigEndian: boolean } {
   if (cursor.remaining() < 4) cursor.fail(`expected a GGUF file, found only ${cursor.remaining()} bytes`);
   const magic = cursor.text(4, "the magic");
   if (magic !== "GGUF") cursor.fail(`expected a GGUF file, which begins with "GGUF", found ${quote(magic)}`, 0);
-  const version = cursor.u32("the version");
-  if (version === 2 || version === 3) return version;
-  if (version !== 0 && (version & 0xffff) === 0) {
-    return cursor.fail("expected little-endian GGUF, found big-endian: convert it with llama.cpp's gguf_convert_endian.py", 4);
-  }
+  const stored = cursor.u32("the version");
+  const bigEndian = stored !== 0 && (stored & 0xffff) === 0;
+  if (bigEndian) cursor.turnBigEndian();
+  const version = bigEndian ? ((stored >>> 24) | ((stored >>> 8) & 0xff00)) : stored;
+  if (version === 2 || version === 3) return { version, bigEndian };
   const hint = version > 3 && version < 100 ? ": this file is newer than memwall" : "";
   return cursor.fail(`expected GGUF version 2 or 3, found version ${version}${hint}`, 4);
 }

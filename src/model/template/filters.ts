@@ -1,5 +1,5 @@
 import { TemplateError } from "./errors.ts";
-import { capitalize, member, percent, replace, strip, title } from "./methods.ts";
+import { capitalize, member, percent, replace, strip } from "./methods.ts";
 import { compare, contains, equal, isDict, isList, iterate, kindOf, limited, represent, show, size, toJson, truthy, type Value } from "./values.ts";
 
 /** What a filter may ask of the interpreter: other filters and tests by name, as `map` and `select` do. */
@@ -89,7 +89,8 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
   count: (value) => size(value),
   upper: (value) => text(value).toUpperCase(),
   lower: (value) => text(value).toLowerCase(),
-  title: (value) => title(text(value)),
+  // jinja's own rule, not that of str.title(): words begin after white space, hyphens and opening brackets.
+  title: (value) => text(value).split(/([-\s({[<]+)/).map(capitalize).join(""),
   capitalize: (value) => capitalize(text(value)),
   first: (value) => items(value)[0],
   last: (value) => items(value)[items(value).length - 1],
@@ -183,7 +184,7 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
     return groups;
   },
   attr: (value, given) => member(value, given.get(0, "name"), false),
-  wordcount: (value) => (text(value).match(/\S+/g) ?? []).length,
+  wordcount: (value) => (text(value).match(/[\p{L}\p{N}_]+/gu) ?? []).length,
   escape: (value) => text(value).replace(/[&<>"']/g, (c) => ESCAPED[c]),
   e: (value) => text(value).replace(/[&<>"']/g, (c) => ESCAPED[c]),
   safe: (value) => value,

@@ -115,7 +115,7 @@ export function interpret(program: Block, globals: ReadonlyMap<string, Value>): 
       case "unary": {
         const value = evaluate(node.of, scope);
         if (node.operator === "not") return !truthy(value);
-        return calculate("*", value, node.operator === "-" ? -1 : 1);
+        return calculate(node.operator, 0, value);
       }
       case "binary": {
         const left = evaluate(node.left, scope);
@@ -172,13 +172,18 @@ export function interpret(program: Block, globals: ReadonlyMap<string, Value>): 
       return own;
     };
     if (condition) items = items.filter((item) => truthy(evaluate(condition, inner(item))));
+    const changed = changeDetector();
+    let finished = false;
     for (let i = 0; i < items.length; i++) {
       count(statement.line);
       const own = inner(items[i]);
-      own.names.set("loop", loopFacts(items, i));
-      if (run(body, own) === "break") break;
+      own.names.set("loop", loopFacts(items, i, changed));
+      const signal = run(body, own);
+      if (signal === "break") break;
+      finished ||= signal === undefined;
     }
-    if (items.length === 0) run(statement.otherwise, { names: new Map(), outer: scope });
+    // jinja's loop counts as run once a round came to its end: one that only breaks or continues does not.
+    if (!finished) run(statement.otherwise, { names: new Map(), outer: scope });
   }
 
   function run(block: Block, scope: Scope): Signal {
@@ -230,6 +235,12 @@ export function interpret(program: Block, globals: ReadonlyMap<string, Value>): 
       }
       case "scope":
         return run(statement.body, scope);
+      case "with": {
+        const inner: Scope = { names: new Map(), outer: scope };
+        // jinja computes all values outside of the block, where none of the names is known yet.
+        for (const [name, value] of statement.values) inner.names.set(name, evaluate(value, scope));
+        return run(statement.body, inner);
+      }
       case "break":
       case "continue":
         return statement.is;
@@ -259,8 +270,18 @@ function nameOf(node: Expression): string {
   return node.is === "name" || node.is === "attribute" ? node.name : "to call";
 }
 
+/** `loop.changed`: whether its arguments differ from those of the call before. */
+function changeDetector(): Callable {
+  let before: readonly Value[] | undefined;
+  return (args) => {
+    const same = before !== undefined && equal([...before], [...args]);
+    before = args;
+    return !same;
+  };
+}
+
 /** jinja's `loop`. */
-function loopFacts(items: readonly Value[], i: number): Value {
+function loopFacts(items: readonly Value[], i: number, changed: Callable): Value {
   const { length } = items;
   return new Map<string, Value>([
     ["index0", i],
@@ -272,7 +293,10 @@ function loopFacts(items: readonly Value[], i: number): Value {
     ["length", length],
     ["previtem", i > 0 ? items[i - 1] : undefined],
     ["nextitem", i + 1 < length ? items[i + 1] : undefined],
+    ["depth", 1],
+    ["depth0", 0],
     ["cycle", (args) => args[i % args.length]],
+    ["changed", changed],
   ]);
 }
 

@@ -72,6 +72,18 @@ export function parseTemplate(source: string): Block {
       end("endgeneration");
       return { is: "scope", body };
     },
+    with() {
+      const values: [string, Expression][] = [];
+      while (values.length === 0 || accept(",")) {
+        const key = name();
+        expect("=");
+        values.push([key, expression()]);
+      }
+      close();
+      const body = block("endwith");
+      end("endwith");
+      return { is: "with", values, body };
+    },
     break() {
       close();
       return { is: "break" };

@@ -40,6 +40,7 @@ export type Statement = { readonly line: number } & (
   | { readonly is: "macro"; readonly name: string; readonly parameters: readonly Parameter[]; readonly body: Block }
   | { readonly is: "callBlock"; readonly parameters: readonly Parameter[]; readonly call: Expression; readonly body: Block }
   | { readonly is: "scope"; readonly body: Block }
+  | { readonly is: "with"; readonly values: readonly (readonly [string, Expression])[]; readonly body: Block }
   | { readonly is: "break" }
   | { readonly is: "continue" }
 );

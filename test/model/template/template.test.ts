@@ -78,6 +78,19 @@ describe("a template that would never end", () => {
     expect(performance.now() - started).toBeLessThan(20_000);
   }, 30_000);
 
+  it.each<[string, string]>([
+    ["{% for x in [1, 2] %}{{ x }}{% continue %}{% else %}none{% endfor %}", "12none"],
+    ["{% for x in [1, 2] %}{{ x }}{% break %}{% else %}none{% endfor %}", "1none"],
+    ["{% for x in [1, 2] %}{% if x == 2 %}{% break %}{% endif %}{{ x }}{% else %}none{% endfor %}", "1"],
+    ["{% for x in [1, 1, 2] %}{{ loop.changed(x) }}{{ loop.depth }}{{ loop.depth0 }} {% endfor %}", "True10 False10 True10 "],
+    ["{% set a = 1 %}{% with a = 2, b = a %}{{ a }}{{ b }}{% endwith %}{{ a }}", "211"],
+    ["{{ -true }} {{ +2 }} {{ - 2.5 }}", "-1 2 -2.5"],
+    ["{{ \"</think> it's x.y-z (a\" | title }} {{ \"it's x.y\".title() }}", "</think> It's X.y-Z (A It'S X.Y"],
+    ["{{ [] | wordcount }}{{ \"it's é_1\" | wordcount }}", "03"],
+  ])("%j is what jinja2 makes of it", (template, text) => expect(render(template)).toBe(text));
+
+  it("takes no sign of a text", () => expect(() => render("{{ -'a' }}")).toThrow(TemplateError));
+
   it("does not take prototypes for values", () => {
     expect(render("{{ x.constructor is defined }}{{ 'a'.constructor is defined }}{{ [].length is defined }}{{ toString is defined }}", { x: {} })).toBe("FalseFalseFalseFalse");
   });
