@@ -97,9 +97,9 @@ function fixedFrom(values: Values, devices: number, pools: boolean) {
 
 function nothingFits({ tooLarge, rejected }: PlanResult, name: string, devices: number, capacity: number): string {
   const needs = ({ prefill, decode }: Plan) => Math.max(prefill.memoryBytes, decode.memoryBytes);
-  if (tooLarge.length === 0) return `${name} cannot be divided over ${devices} devices: ${rejected.map(({ layout, why }) => `${layoutName(layout)}: ${why}`).join("; ")}`;
+  if (tooLarge.length === 0) return `${name} cannot be divided over ${devices} device${devices === 1 ? "" : "s"}: ${rejected.map(({ layout, why }) => `${layoutName(layout)}: ${why}`).join("; ")}`;
   const least = tooLarge.reduce((best, one) => (needs(one) < needs(best) ? one : best));
-  return `${name} does not fit on ${devices} devices: ${planName(least)} needs least, ${formatBytes(needs(least))} a device, has ${formatBytes(capacity)}`;
+  return `${name} does not fit on ${devices} device${devices === 1 ? "" : "s"}: ${planName(least)} needs least, ${formatBytes(needs(least))} a device, has ${formatBytes(capacity)}`;
 }
 
 function describe({ prefill, decode, pools, fits, ttftMs, tpotMs, tokensPerSecond }: Plan) {

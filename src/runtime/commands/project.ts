@@ -45,9 +45,8 @@ export const project: Command = {
       tokens: number(values, "tokens", { integer: true, min: 1, max: 1 << 20 }, 128),
     };
     const over = text(values, "sweep") === undefined ? undefined : choice(values, "sweep", [...SWEEPS, "capacity"] as const, "batch");
-    if (over === "context" && (text(values, "prompt-tokens") ?? text(values, "tokens")) !== undefined) {
-      throw new UsageError("--sweep context: sets the lengths itself, expected no --prompt-tokens and no --tokens");
-    }
+    const clash = over && SWEPT[over].find((option) => text(values, option) !== undefined);
+    if (clash) throw new UsageError(`--sweep ${over}: sets --${clash} itself, expected none`);
     if (over === undefined || over === "batch" || over === "bits" || over === "kv") checkContext(shape, workload.promptTokens + workload.tokens, "--prompt-tokens and --tokens");
     const formatNames = { weights: formats.weights.name, kv: kvName(formats.kv), activations: formats.activations.name };
     const facts = { shape: shape.config.name, ...formatNames, ...workload };
@@ -74,12 +73,21 @@ export const project: Command = {
       `${workload.promptTokens} prompt tokens and ${workload.tokens} decoded, batch ${workload.batch}; times are ceilings: max(flops / peak, bytes / bandwidth) for each op${options.launch ? ", plus its launch" : ""}`,
     ];
     const beyond = workload.promptTokens + workload.tokens > shape.config.contextLength ? [`(beyond the ${count(shape.config.contextLength)} positions the model was trained for)`] : [];
-    await io.out(`${[...head, ...beyond, "", ...projectionTable(projections), ...(check ? ["", ...checkLines(check)] : []), "", ...hardware.flatMap(unverifiedLines), `Energy: ${options.energy!.source}.`].join("\n")}\n`);
+    await io.out(`${[...head, ...beyond, "", ...projectionTable(projections), ...(check ? ["", ...checkLines(check)] : []), "", ...(options.launch ? withoutLaunch(hardware) : []), ...hardware.flatMap(unverifiedLines), `Energy: ${options.energy!.source}.`].join("\n")}\n`);
   },
 };
 
 /** What a projection rests on that no source could be read for. */
 const unverifiedLines = ({ name, unverified = [], sources }: Hardware): string[] => unverified.map((field) => `Unverified: ${name}'s ${field} (${sources[field] ?? "no source given"}).`);
+
+/** Options that a sweep varies itself. */
+const SWEPT = { batch: ["batch"], context: ["prompt-tokens", "tokens"], bits: ["weights"], kv: ["kv"], capacity: ["batch", "prompt-tokens", "tokens", "kv"] } as const;
+
+/** Devices to which --launch adds nothing. */
+const withoutLaunch = (hardware: readonly Hardware[]): string[] => {
+  const names = hardware.flatMap(({ name, launchUs }) => (launchUs === undefined ? [name] : []));
+  return names.length === 0 ? [] : [`No launch overhead is known of ${names.join(", ")}: none was added.`];
+};
 
 const asJson = (value: unknown) => `${JSON.stringify(value, null, 2)}\n`;
 
