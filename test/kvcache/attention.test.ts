@@ -66,7 +66,7 @@ describe("drawn models", () => {
       const options = { kv: d.pick(FORMATS), window: d.chance(0.7) ? { size: d.between(1, 40), sinks: d.between(0, 20) } : undefined };
       const given = { nHeads: 4, nKvHeads: d.pick([1, 2, 4]), headDim: d.pick([2, 3, 5, 8, 16]), vocabSize: SMALL.vocabSize, contextLength: 128, nLayers: 1 };
       const rope = d.chance(0.8) ? { style: d.pick(["interleaved", "halves"] as const), base: 10000, dims: 2, scaling: { type: "none" as const } } : undefined;
-      const [tiled, naive] = (["tiled", "naive"] as const).map((method) => benchOf(seed, options, method, undefined, undefined, { ...given, rope }));
+      const [tiled, naive] = (["tiled", "naive"] as const).map((method) => benchOf(seed, options, method, undefined, undefined, { ...given, rope, alternate: undefined }));
       const tokens = drawTokens(d, d.between(1, 70));
       const found = logitsOf(tiled, tokens);
       logitsOf(naive, tokens).forEach((row, i) => expect(relativeError(row, found[i])).toBeLessThanOrEqual(TOLERANCE));
