@@ -5,7 +5,7 @@ import type { PlainDType } from "../tensor.ts";
 import { storage, Tensor } from "../tensor.ts";
 import { attentionPlan } from "./attention-plan.ts";
 import type { Spawn } from "./device.ts";
-import { Device } from "./device.ts";
+import { Device, Workspace } from "./device.ts";
 import type { KernelOptions } from "./kernels/common.ts";
 import { linearPlan } from "./linear-plan.ts";
 import { wasmPacker } from "./pack.ts";
@@ -61,6 +61,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
   const linears = linearPlan(device, method);
   const plan = attentionPlan(device);
   const logits = selection(device);
+  const staging = new Workspace(device, "a piece of the model file");
   const names = ["rms_norm", "layer_norm", "rope_interleaved", "rope_halves", "gated_silu", "gated_gelu", "gated_relu2", "silu", "gelu", "relu2", "scale", "cap", "clamp", "add", "softmax", "copy"] as const;
   const kernel = Object.fromEntries(names.map((name) => [name, device.kernel(name)])) as Record<(typeof names)[number], number>;
 
@@ -101,7 +102,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
       device.heap.free(tensor.data.byteOffset);
       if (tensor.scales) device.heap.free(tensor.scales.byteOffset);
     },
-    packer: (spec) => wasmPacker(device, exact === "u8s8" ? 0x80808080 | 0 : 0, spec),
+    packer: (spec) => wasmPacker(device, staging, exact === "u8s8" ? 0x80808080 | 0 : 0, spec),
     linear: linears.linear,
     fused: linears.fused,
     embed: linears.rows,

@@ -1,6 +1,6 @@
 import type { WeightPacker, WeightSpec } from "../kernels.ts";
 import { Tensor } from "../tensor.ts";
-import type { Device } from "./device.ts";
+import type { Device, Workspace } from "./device.ts";
 import { decodeHalf, encodeHalf, f32PackedBytes, GROUP, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
 
 /** Bytes of a file that a thread packs at a time. */
@@ -16,14 +16,14 @@ function words(bytes: Int8Array | Uint8Array): Int32Array {
 
 /**
  * Writes weights into their final place as rows arrive. Vectors (norm weights, biases) stay as they are; f32 matrices lie 8 rows side by
- * side; int8 and int4 matrices in tiles, see layout.ts. `flip` is xored into every int8 word (0x80808080 stores weights + 128).
+ * side; int8 and int4 matrices in tiles, see layout.ts. File blocks pass through `staging`. `flip` is xored into every int8 word (0x80808080 stores weights + 128).
  */
-export function wasmPacker(device: Device, flip: number, spec: WeightSpec): WeightPacker {
+export function wasmPacker(device: Device, staging: Workspace, flip: number, spec: WeightSpec): WeightPacker {
   const { name, dtype, shape } = spec;
   if (dtype === "sparse") throw new RangeError(`${name}: these kernels have no 2:4 sparse weights`);
   if (shape.length < 2) return plainPacker(device, spec);
   if (dtype !== "f32" && spec.group % GROUP !== 0 && spec.group < shape[1]) throw new RangeError(`${name}: groups of ${spec.group} columns: these kernels want multiples of ${GROUP}`);
-  return dtype === "f32" ? f32Packer(device, spec) : tilePacker(device, dtype === "int8" ? flip : 0, spec);
+  return dtype === "f32" ? f32Packer(device, spec) : tilePacker(device, staging, dtype === "int8" ? flip : 0, spec);
 }
 
 function checkedRows(spec: WeightSpec, done: number, rows: Tensor): number {
@@ -78,7 +78,7 @@ function f32Packer(device: Device, spec: WeightSpec): WeightPacker {
   };
 }
 
-function tilePacker(device: Device, flip: number, spec: WeightSpec): WeightPacker {
+function tilePacker(device: Device, staging: Workspace, flip: number, spec: WeightSpec): WeightPacker {
   const { name } = spec;
   const format = spec.dtype as "int8" | "int4";
   const [rowCount, cols] = spec.shape;
@@ -153,16 +153,12 @@ function tilePacker(device: Device, flip: number, spec: WeightSpec): WeightPacke
       if (!half || type !== fileType || spec.group !== GROUP || cols % GROUP !== 0 || done % TILE_ROWS !== 0) return false;
       if (done + rows > rowCount) throw new RangeError(`${name}: expected at most ${rowCount - done} more rows, found ${rows}`);
       const bytes = rows * groups * blockBytes;
-      const staging = device.alloc(bytes + 8, name);
-      try {
-        read(new Uint8Array(staging.buffer, staging.address, bytes));
-        const { params } = device;
-        params.set([staging.address, target.byteOffset + (done >> 3) * groups * stride, rows, groups, stride, flip, staging.address + ((bytes + 3) & ~3)]);
-        device.runAll(device.kernel(`pack_${format}`), Math.ceil(rows / TILE_ROWS), Math.max(1, Math.floor(PACK_CHUNK / (TILE_ROWS * groups * blockBytes))));
-        if (new Int32Array(staging.buffer, params[6], 1)[0] !== 0) return false;
-      } finally {
-        device.heap.free(staging.address);
-      }
+      const address = staging.ensure(bytes + 4);
+      staging.ints[0] = 0;
+      read(new Uint8Array(staging.ints.buffer, address + 4, bytes));
+      device.params.set([address + 4, target.byteOffset + (done >> 3) * groups * stride, rows, groups, stride, flip, address]);
+      device.runAll(device.kernel(`pack_${format}`), Math.ceil(rows / TILE_ROWS), Math.max(1, Math.floor(PACK_CHUNK / (TILE_ROWS * groups * blockBytes))));
+      if (staging.ints[0] !== 0) return false;
       done += rows;
       return true;
     },
