@@ -83,6 +83,8 @@ export function validateConfig(config: ModelConfig): ModelConfig {
     throw new RangeError(`nHeads: expected a multiple of nKvHeads (${config.nKvHeads}), found ${config.nHeads}`);
   }
   if (!(config.normEps >= 0 && config.normEps < 1)) throw new RangeError(`normEps: expected 0 to 1, found ${config.normEps}`);
+  // Both blocks read the layer's input: they need it normalised, for the residual stream itself changes in between.
+  if (config.parallelResidual && config.normPlacement === "after") throw new RangeError("normPlacement: expected before or both with a parallel residual, found after");
   for (const field of ["alibi", "attentionScale", "attentionCap", "qkvClamp", "embeddingScale", "residualScale", "logitScale", "logitCap"] as const) {
     const value = config[field];
     if (value !== undefined && !(value > 0 && Number.isFinite(value))) throw new RangeError(`${field}: expected a positive number, found ${value}`);
