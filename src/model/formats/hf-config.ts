@@ -51,11 +51,7 @@ export function readHfConfig(config: JsonNode, name: string): HfConfig {
     throw new FormatError(config.file, `key "model_type": expected one of ${Object.keys(ARCHITECTURES).join(", ")}, found ${quote(type)}`);
   }
   const architecture = ARCHITECTURES[type];
-  const quantisation = at(config, "quantization_config");
-  if (given(quantisation)) {
-    const method = at(quantisation, "quant_method");
-    throw new FormatError(config.file, `key "quantization_config": expected plain weights, found those of ${given(method) ? quote(asString(method)) : "some quantisation"}`);
-  }
+  checkQuantisation(at(config, "quantization_config"));
   const activation = optional(at(config, "hidden_act"), asString, "silu");
   if (activation !== "silu" && activation !== "swish") throw new FormatError(config.file, `key "hidden_act": expected silu, found ${quote(activation)}`);
 
@@ -112,6 +108,17 @@ function contextLength(config: JsonNode): number {
   const positions = asCount(at(config, "max_position_embeddings"));
   const slides = optional(at(config, "use_sliding_window"), asBoolean, true);
   return slides ? Math.min(positions, optional(at(config, "sliding_window"), asCount, positions)) : positions;
+}
+
+/** Integers with scales beside them are read; whatever packs, shifts or permutes weights is not. @throws FormatError */
+function checkQuantisation(config: JsonNode): void {
+  if (!given(config)) return;
+  const text = (key: string) => optional(at(config, key), asString);
+  const [method, format] = [text("quant_method"), text("format")];
+  if (method === "compressed-tensors" && format === "int-quantized") return;
+  if (method === "bitsandbytes" && optional(at(config, "load_in_8bit"), asBoolean, false)) return;
+  const found = method === undefined ? "some quantisation" : `${quote(method)}${format === undefined ? "" : ` (${format})`}`;
+  throw new FormatError(config.file, `key "quantization_config": expected plain weights, or int8 ones of compressed-tensors (int-quantized) or bitsandbytes (8 bits), found those of ${found}`);
 }
 
 function ropeRule(rope: JsonNode): string {

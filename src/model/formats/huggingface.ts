@@ -4,6 +4,7 @@ import type { ModelFolder } from "./folder.ts";
 import type { GgufValue, HasMetadata } from "./gguf-values.ts";
 import { readHfConfig, type HfConfig } from "./hf-config.ts";
 import { ggufTensorName, headRowOrder } from "./hf-tensors.ts";
+import { besideInt8, int8Rows } from "./hf-int8.ts";
 import { asObject, asString, at, readJson, type JsonNode } from "./json.ts";
 import { composedSource, memoryPart, type Part, reorderedRows, sourcePart, widened } from "./parts.ts";
 import { readSafeTensors, type SafeTensor } from "./safetensors.ts";
@@ -28,8 +29,8 @@ export interface HfModel extends HasMetadata {
 const SINGLE = "model.safetensors";
 const INDEX = "model.safetensors.index.json";
 
-/** safetensors' names for what GGUF also has. */
-const GGML_TYPE_OF: Readonly<Record<string, string | undefined>> = { F32: "F32", F16: "F16", BF16: "BF16", I8: "I8" };
+/** safetensors' names for what GGUF also has; I8 becomes what its scales make of it. */
+const DTYPES = ["F32", "F16", "BF16", "I8"];
 
 /**
  * Opens a folder with a config.json and safetensors, one file or shards with their index. Weights are not read yet.
@@ -117,19 +118,20 @@ function arrange(file: string, found: ReadonlyMap<string, Found>, hf: HfConfig):
     parts.push(part);
     offset += part.bytes;
   };
-  for (const { tensor, source } of found.values()) {
+  for (const one of found.values()) {
+    const { tensor, source } = one;
     const { shape, dtype, bytes } = tensor;
+    if (besideInt8(tensor.name, found)) continue;
     const name = ggufTensorName(tensor.name, hf);
     const what = `tensor ${quote(tensor.name)}`;
     if (name === "ignored") continue;
     if (name === undefined) throw new FormatError(source.name, `${what}: expected only tensors of a ${hf.architecture.gguf} model with ${hf.nLayers} layers, found this one too`);
-    const type = GGML_TYPE_OF[dtype];
-    if (type === undefined) throw new FormatError(source.name, `${what}: expected a dtype of ${Object.keys(GGML_TYPE_OF).join(", ")}, found ${dtype}`);
+    if (!DTYPES.includes(dtype)) throw new FormatError(source.name, `${what}: expected a dtype of ${DTYPES.join(", ")}, found ${dtype}`);
     if (shape.length < 1 || shape.length > 4 || bytes === 0) throw new FormatError(source.name, `${what}: expected 1 to 4 dimensions of at least 1, found [${shape.join(", ")}]`);
     if (name === "token_embd.weight" && shape[0] !== hf.vocabSize) {
       throw new FormatError(source.name, `${what}: expected ${hf.vocabSize} rows, the vocab_size of config.json, found ${shape[0]}`);
     }
-    const part = sourcePart(source, tensor.offset, bytes);
+    const { type, part } = dtype === "I8" ? int8Rows(one, found) : { type: dtype, part: sourcePart(source, tensor.offset, bytes) };
     const order = headRowOrder(name, hf);
     const rowBytes = ggmlBytes(type, 1, shape.slice(1).reduce((a, b) => a * b, 1));
     if (order && shape[0] % order.length !== 0) throw new FormatError(source.name, `${what}: expected whole heads of ${order.length} rows, found ${shape[0]} rows`);
