@@ -7,6 +7,7 @@ import { Ledger } from "../tensor/ledger.ts";
 import { type ActivationFormat, type AttentionMethod, Ops } from "../tensor/ops.ts";
 import { breakdown } from "../tensor/totals.ts";
 import { argmax } from "./sampler.ts";
+import { warmUp } from "./warm-up.ts";
 
 export interface BenchOptions {
   readonly promptTokens: number;
@@ -55,6 +56,7 @@ export function bench(model: Model, kernels: Kernels, options: BenchOptions): Be
   const cache = new KvCache(kernels, model.config, batch * Math.ceil((promptTokens + tokens) / PAGE_SIZE), { kv: options.kv });
   const ledger = new Ledger(false, { timing: !costsOnly });
   const ops = new Ops(kernels, ledger, options);
+  warmUp(model, ops, cache);
   for (let round = 0; !costsOnly && round < repeat; round++) {
     onProgress?.(`round ${round + 1} of ${repeat}`);
     const times = pass(model, ops, cache, options);

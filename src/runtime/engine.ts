@@ -27,6 +27,7 @@ import { Stepper, type StepperParams } from "./stepper/stepper.ts";
 import { resolveSchemes } from "./schemes.ts";
 import { Session } from "./session.ts";
 import { MAX_AUTO_BUDGET } from "./token-budget.ts";
+import { warmUp } from "./warm-up.ts";
 
 export type { EngineOptions, GenerateParams } from "./engine-options.ts";
 export { QueueFullError } from "./batch-loop.ts";
@@ -90,6 +91,7 @@ export class Engine {
       ...{ policy, tokenBudget, tpotMs, roofline, maxQueue, swap: options.preemption === "swap" ? swap : undefined },
       dropIdlePages: () => this.dropIdlePages(),
     });
+    if (options.warmUp !== false) warmUp(model, ops, this.cache);
   }
 
   /**

@@ -7,7 +7,7 @@ import { type PlainDType, Tensor } from "./tensor.ts";
  * decode step allocates nothing.
  */
 export class Arena {
-  private readonly slots: { dtype: PlainDType; capacity: number; buffer: Tensor; tensor: Tensor }[] = [];
+  private readonly slots: { dtype: PlainDType; capacity: number; buffer: Tensor; tensor: Tensor; blocks?: Tensor }[] = [];
   private next = 0;
 
   private readonly kernels: Kernels;
@@ -52,7 +52,10 @@ export class Arena {
   /** As `take`, for activations in a format that only the kernels know. */
   takeBlocks(name: string, shape: readonly number[], { format, bytes }: { readonly format: string; readonly bytes: number }): Tensor {
     const { data } = this.take(name, [bytes / 4]);
-    return new Tensor({ dtype: "packed", shape, data, format, name });
+    const slot = this.slots[this.next - 1];
+    if (slot.blocks?.data !== data || slot.blocks.format !== format || !sameShape(slot.blocks.shape, shape)) slot.blocks = new Tensor({ dtype: "packed", shape, data, format });
+    slot.blocks.name = name;
+    return slot.blocks;
   }
 
   mark(): number {

@@ -42,6 +42,9 @@ export class Tensor {
   readonly data: TensorData;
   readonly scales: Float32Array | undefined;
   readonly group: number;
+  /** Where `data` lies: read often, and slow to ask a typed array for. */
+  readonly buffer: ArrayBufferLike;
+  readonly byteOffset: number;
   /** Bytes of values and scales, padding included. */
   readonly bytes: number;
   /** `dtype`, or for a packed tensor what the kernels keep inside (for instance "int8"). */
@@ -53,6 +56,8 @@ export class Tensor {
     this.dtype = init.dtype;
     this.shape = init.shape;
     this.data = init.data;
+    this.buffer = init.data.buffer;
+    this.byteOffset = init.data.byteOffset;
     this.scales = init.scales;
     this.group = init.group ?? 0;
     this.name = init.name ?? "";

@@ -112,9 +112,8 @@ export class Device {
 
   /** Address of a tensor's data. @throws TypeError when it lies elsewhere than in this device's memory. */
   address(tensor: Tensor): number {
-    const { buffer } = tensor.data;
-    if (buffer !== this.lastBuffer) this.adopt(tensor, buffer);
-    return tensor.data.byteOffset;
+    if (tensor.buffer !== this.lastBuffer) this.adopt(tensor, tensor.buffer);
+    return tensor.byteOffset;
   }
 
   private adopt(tensor: Tensor, buffer: ArrayBufferLike): void {

@@ -5,12 +5,12 @@ import { floats, maxF32, param, range } from "./common.ts";
 import { KV_READERS } from "./kv-format.ts";
 
 /**
- * Words of an entry: row of the batch; for keys, then for values: address of the first head's row in the page, address of its scale; the
+ * Words of an entry: row of the batch; for keys, then for values: address of the first head's row in the page's first layer, address of its scale; the
  * formats of keys and values.
  */
 export const KV_ENTRY_WORDS = 8;
 
-/** Kernel "kv_write": params k, v, entries, nKvHeads, headDim, pageSize; a unit is one token. Rows are quantised as stated at KvPage. */
+/** Kernel "kv_write": params k, v, entries, nKvHeads, headDim, pageSize, rows of a page before the layer; a unit is one token. Rows are quantised as stated at KvPage. */
 export function emitKvWrite(emitter: Emitter): void {
   const writers = KV_READERS.map(({ format }) => (format === "f32" ? emitCopyRow(emitter) : emitQuantiseRow(emitter, format as "int8" | "int4")));
   emitter.module.kernel("kv_write", (first, last) => {
@@ -20,9 +20,10 @@ export function emitKvWrite(emitter: Emitter): void {
       const entry = local("i32", i32.add(param(2), i32.mul(unit, 4 * KV_ENTRY_WORDS)));
       for (const which of [0, 1]) {
         const from = local("i32", i32.add(param(which), i32.shl(i32.mul(i32.load(entry), i32.mul(nKvHeads, headDim)), 2)));
-        const [to, scale] = [local("i32", i32.load(entry, 4 + 8 * which)), local("i32", i32.load(entry, 8 + 8 * which))];
         format.set(i32.load(entry, 20 + 4 * which));
         KV_READERS.forEach((reader, index) => if_(i32.eq(format, index), () => rowBytes.set(reader.rowBytes(headDim))));
+        const to = local("i32", i32.add(i32.load(entry, 4 + 8 * which), i32.mul(param(6), rowBytes)));
+        const scale = local("i32", i32.add(i32.load(entry, 8 + 8 * which), i32.shl(param(6), 2)));
         range(0, nKvHeads, 1, () => {
           writers.forEach((writer, index) => if_(i32.eq(format, index), () => call(writer, from, to, scale, headDim)));
           from.add(i32.shl(headDim, 2));

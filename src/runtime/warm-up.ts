@@ -1,0 +1,55 @@
+import { type KvCache, KvCacheFullError } from "../kvcache/cache.ts";
+import { forward, makeBatch, type Model } from "../model/decoder.ts";
+import { linears } from "../model/weights.ts";
+import type { Ops } from "../tensor/ops.ts";
+
+/** Tokens of a made-up prompt, then tokens one by one. */
+const PROMPT = 9;
+const DECODES = 8;
+/** Milliseconds after which even a slow compiler is done. */
+const LIMIT = 80;
+/** A step that takes longer than this, in milliseconds, spends next to nothing on code that is not optimised yet. */
+const LONG = 10;
+
+const warm = new Set<string>();
+
+/**
+ * Runs small steps until the kernels' code is optimised. A WebAssembly engine compiles a module quickly first, and a function well once it
+ * has run for a while; without this, the first tokens of a small model pay for that, and measurements of it are of the wrong code. Steps of a
+ * large model do it by themselves. Leaves neither records nor keys and values behind.
+ */
+export function warmUp(model: Model, ops: Ops, cache: KvCache): void {
+  if (ops.kernels.name !== "wasm") return;
+  // Code is shared by all kernels of a process.
+  const kind = [...new Set(linears(model.weights).map(({ weight }) => weight.format)), cache.formats.k, cache.formats.v, ...ops.fusions].join();
+  if (warm.has(kind)) return;
+  warm.add(kind);
+  const { ledger } = ops;
+  const { on, step } = ledger;
+  ledger.on = false;
+  const { contextLength } = model.config;
+  const prompt = Math.max(1, Math.min(PROMPT, contextLength >> 1));
+  const decodes = Math.min(DECODES, contextLength - prompt);
+  let sequence = cache.create();
+  const run = (count: number, prompt: boolean) => {
+    const started = performance.now();
+    forward(model, ops, makeBatch(cache, [{ sequence, tokens: Array<number>(count).fill(0), logits: "last", prompt }]));
+    return performance.now() - started;
+  };
+  try {
+    const end = performance.now() + LIMIT;
+    for (let slowest = run(1, false); slowest < LONG && performance.now() < end; ) {
+      cache.release(sequence);
+      sequence = cache.create();
+      slowest = run(prompt, true);
+      for (let i = 0; i < decodes; i++) run(1, false);
+    }
+  } catch (error) {
+    // Fewer pages than this needs: then it stays cold.
+    if (!(error instanceof KvCacheFullError)) throw error;
+  } finally {
+    cache.release(sequence);
+    ledger.on = on;
+    ledger.step = step;
+  }
+}
