@@ -163,6 +163,10 @@ export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
     layerNames: { input_layernorm: "attn_norm", ...ATTENTION, ...GATED },
     keys: [float("logit_scale", "logit_scale", 0.0625), window(4096)],
   },
+  exaone4: {
+    ...{ ...QWEN, gguf: "exaone4", eps: { ...QWEN.eps, fallback: 1e-5 }, slidingPeriod: 4, keys: [window()] },
+    layerNames: { ...POST_NORMS, ...ATTENTION, ...QK_NORMS, ...GATED },
+  },
   glm4: {
     ...{ ...QWEN, gguf: "glm4", eps: { ...QWEN.eps, fallback: 1.5625e-7 }, rotates: 0.5 },
     layerNames: {

@@ -90,6 +90,7 @@ const CASES: Readonly<Record<string, Case>> = {
   nemotron: { model: { architecture: "nemotron", ropeDims: 6 }, config: { hidden_act: "relu2" }, kept: "norms less one" },
   cohere: { model: { architecture: "command-r", layout: { qkNorm: "by head" }, keys: { logit_scale: f32(0.5) } }, config: { logit_scale: 0.5 } },
   cohere2: { model: { architecture: "cohere2", nLayers: 5, dim: 32, ffnDim: 40 }, config: { logit_scale: 1.5, sliding_window: 7 } },
+  exaone4: { model: { architecture: "exaone4" }, config: { sliding_window: null }, names: POST },
   glm4: {
     model: { architecture: "glm4", ropeDims: 6 },
     config: { partial_rotary_factor: 0.5 },
