@@ -1,30 +1,8 @@
 import { FormatError, quote } from "./errors.ts";
 import type { GgufValue } from "./gguf-values.ts";
-import { asBoolean, asCount, asNumber, asString, at, given, optional, type JsonNode } from "./json.ts";
-
-/** What a `model_type` of config.json is called and how it differs, as far as memwall reads Hugging Face folders. */
-export interface HfArchitecture {
-  /** As in GGUF's `general.architecture`. */
-  readonly gguf: string;
-  /** Whether GGUF wants the rows of q and k reordered, from rotating halves of a head to rotating neighbours. */
-  readonly permuted: boolean;
-  /** Whether every head of q and k has a norm of its own. */
-  readonly qkNorm: boolean;
-  /** Default of `tie_word_embeddings`. */
-  readonly tied: boolean;
-  /** Default of `rms_norm_eps`. */
-  readonly normEps: number;
-  /** Default of `rope_theta`. */
-  readonly ropeBase: number;
-}
-
-/** The defaults are those of the configuration classes in the transformers library. */
-const ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
-  llama: { gguf: "llama", permuted: true, qkNorm: false, tied: false, normEps: 1e-6, ropeBase: 10000 },
-  mistral: { gguf: "llama", permuted: true, qkNorm: false, tied: false, normEps: 1e-6, ropeBase: 10000 },
-  qwen2: { gguf: "qwen2", permuted: false, qkNorm: false, tied: false, normEps: 1e-6, ropeBase: 10000 },
-  qwen3: { gguf: "qwen3", permuted: false, qkNorm: true, tied: false, normEps: 1e-6, ropeBase: 10000 },
-};
+import { HF_ARCHITECTURES, type HfArchitecture } from "./hf-architectures.ts";
+import { readRope } from "./hf-rope.ts";
+import { asBoolean, asCount, asItems, asNumber, asString, at, given, optional, type JsonNode } from "./json.ts";
 
 /** config.json, read. */
 export interface HfConfig {
@@ -36,8 +14,8 @@ export interface HfConfig {
   readonly vocabSize: number;
   /** Whether the output head is the embedding. */
   readonly tied: boolean;
-  /** By rotating pair: how much slower it turns than the plain rule says; undefined where that rule holds. */
-  readonly ropeFactors: Float32Array<ArrayBuffer> | undefined;
+  /** Tensors that follow from the config: divisors of rope's frequencies. */
+  readonly computed: ReadonlyMap<string, Float32Array<ArrayBuffer>>;
 }
 
 /**
@@ -45,67 +23,78 @@ export interface HfConfig {
  * @param name What the model is called in messages and tables.
  * @throws FormatError naming the key: an unknown model_type, a missing number, an activation or rope rule that memwall lacks.
  */
-export function readHfConfig(config: JsonNode, name: string): HfConfig {
-  const type = asString(at(config, "model_type"));
-  if (!Object.hasOwn(ARCHITECTURES, type)) {
-    throw new FormatError(config.file, `key "model_type": expected one of ${Object.keys(ARCHITECTURES).join(", ")}, found ${quote(type)}`);
+export function readHfConfig(whole: JsonNode, name: string): HfConfig {
+  const type = asString(at(whole, "model_type"));
+  if (!Object.hasOwn(HF_ARCHITECTURES, type)) {
+    throw new FormatError(whole.file, `key "model_type": expected one of ${Object.keys(HF_ARCHITECTURES).join(", ")}, found ${quote(type)}`);
   }
-  const architecture = ARCHITECTURES[type];
-  checkQuantisation(at(config, "quantization_config"));
-  const activation = optional(at(config, "hidden_act"), asString, "silu");
-  if (activation !== "silu" && activation !== "swish") throw new FormatError(config.file, `key "hidden_act": expected silu, found ${quote(activation)}`);
+  const architecture = HF_ARCHITECTURES[type];
+  checkQuantisation(at(whole, "quantization_config"));
+  // Models that also see pictures keep the language model's part by itself.
+  const config = given(at(whole, "text_config")) ? at(whole, "text_config") : whole;
+  checkActivation(config, architecture);
 
-  const count = (key: string) => asCount(at(config, key));
-  const dim = count("hidden_size");
-  const nLayers = count("num_hidden_layers");
-  const nHeads = count("num_attention_heads");
-  const headDim = optional(at(config, "head_dim"), asCount, dim / nHeads);
+  const { fields, defaults = {}, gguf, eps } = architecture;
+  const count = (key: string) => (Object.hasOwn(defaults, key) ? optional(at(config, key), asCount, defaults[key]) : asCount(at(config, key)));
+  const dim = count(fields.dim);
+  const nLayers = count(fields.nLayers);
+  const nHeads = count(fields.nHeads);
+  const headDim = Object.hasOwn(defaults, "head_dim") ? count("head_dim") : optional(at(config, "head_dim"), asCount, dim / nHeads);
   if (!Number.isInteger(headDim) || headDim < 1 || headDim > 1 << 16) {
-    throw new FormatError(config.file, `expected a whole head_dim, or hidden_size a multiple of num_attention_heads, found ${headDim} per head`);
+    throw new FormatError(config.file, `expected a whole head_dim, or ${fields.dim} a multiple of ${fields.nHeads}, found ${headDim} per head`);
   }
   const vocabSize = count("vocab_size");
-  // transformers 5 keeps everything about positions together; before, the base stood beside the scaling.
-  const rope = [at(config, "rope_parameters"), at(config, "rope_scaling")].find(given);
-  const ropeBase = optional(rope && given(at(rope, "rope_theta")) ? at(rope, "rope_theta") : at(config, "rope_theta"), asNumber, architecture.ropeBase);
 
   const metadata = new Map<string, GgufValue>([
-    ["general.architecture", { type: "string", value: architecture.gguf }],
+    ["general.architecture", { type: "string", value: gguf }],
     ["general.name", { type: "string", value: name }],
   ]);
-  const put = (key: string, value: GgufValue) => metadata.set(`${architecture.gguf}.${key}`, value);
+  const put = (key: string, value: GgufValue) => metadata.set(`${gguf}.${key}`, value);
   const integer = (key: string, value: number) => put(key, { type: "uint32", value });
   // A GGUF file holds these as 32-bit floats: rounded here too, so that a folder computes what its conversion computes.
   const float = (key: string, value: number) => put(key, { type: "float32", value: Math.fround(value) });
   integer("vocab_size", vocabSize);
-  integer("context_length", contextLength(config));
+  integer("context_length", architecture.slidingPeriod ? count(fields.context) : exactContext(config, count(fields.context)));
   integer("embedding_length", dim);
   integer("block_count", nLayers);
-  integer("feed_forward_length", count("intermediate_size"));
+  integer("feed_forward_length", architecture.transposed ? optional(at(config, fields.ffnDim), asCount, 4 * dim) : count(fields.ffnDim));
   integer("attention.head_count", nHeads);
-  integer("attention.head_count_kv", optional(at(config, "num_key_value_heads"), asCount, nHeads));
+  integer("attention.head_count_kv", optional(at(config, fields.nKvHeads), asCount, defaults[fields.nKvHeads] ?? nHeads));
   integer("attention.key_length", headDim);
   integer("attention.value_length", headDim);
-  float("attention.layer_norm_rms_epsilon", optional(at(config, "rms_norm_eps"), asNumber, architecture.normEps));
-  integer("rope.dimension_count", headDim);
-  float("rope.freq_base", ropeBase);
+  float(`attention.${eps.gguf}`, optional(at(config, eps.key), asNumber, eps.fallback));
+  for (const { name: key, gguf: to, kind, fallback } of architecture.keys ?? []) {
+    const value = optional(at(config, key), asNumber, fallback);
+    if (value !== undefined) (kind === "float" ? float : integer)(to, value);
+  }
+  const sliding = slidingLayers(config, architecture, nLayers);
+  if (sliding) put("attention.sliding_window_pattern", { type: "array", itemType: "bool", value: sliding });
+  checkScale(config, architecture, { dim, nLayers, nHeads, headDim });
+  checkRopeless(config, architecture, nLayers);
 
-  let ropeFactors: Float32Array<ArrayBuffer> | undefined;
-  const rule = rope === undefined ? "default" : ropeRule(rope);
-  if (rule === "linear" || rule === "yarn") {
-    put("rope.scaling.type", { type: "string", value: rule });
-    float("rope.scaling.factor", asNumber(at(rope!, "factor")));
-    const original = at(rope!, "original_max_position_embeddings");
-    if (rule === "yarn") integer("rope.scaling.original_context_length", given(original) ? asCount(original) : count("max_position_embeddings"));
-  } else if (rule === "llama3") ropeFactors = llama3Factors(rope!, ropeBase, headDim);
-  else if (rule !== "default") throw new FormatError(config.file, `key "${rope!.path}": expected a rope_type of default, linear, llama3 or yarn, found ${quote(rule)}`);
+  const dims = architecture.ropeBase === undefined ? 0 : Math.floor(headDim * optional(rotatingShare(config), asNumber, architecture.rotates ?? 1));
+  const rope = architecture.ropeBase === undefined ? undefined : readRope(config, dims, architecture.ropeBase, fields.context);
+  for (const [key, value] of rope?.keys ?? []) put(key, value);
 
-  const tied = optional(at(config, "tie_word_embeddings"), asBoolean, architecture.tied);
-  return { architecture, metadata, nLayers, headDim, vocabSize, tied, ropeFactors };
+  const tied = optional(at(whole, "tie_word_embeddings"), asBoolean, architecture.tied);
+  return { architecture, metadata, nLayers, headDim, vocabSize, tied, computed: rope?.tensors ?? new Map<string, never>() };
+}
+
+/** Where config.json says which share of a head rotates; transformers 5 keeps it with the other facts about positions. */
+function rotatingShare(config: JsonNode): JsonNode {
+  const own = at(config, "partial_rotary_factor");
+  const rope = at(config, "rope_parameters");
+  return !given(own) && given(rope) ? at(rope, "partial_rotary_factor") : own;
+}
+
+function checkActivation(config: JsonNode, { activation: { keys, names, fallback } }: HfArchitecture): void {
+  const key = keys.find((each) => given(at(config, each))) ?? keys[0];
+  const found = optional(at(config, key), asString, fallback);
+  if (!names.includes(found)) throw new FormatError(config.file, `key "${key}": expected ${names[0]}, found ${quote(found)}`);
 }
 
 /** Without the windows that Mistral's first version slides, positions up to the window are exact, and no further. */
-function contextLength(config: JsonNode): number {
-  const positions = asCount(at(config, "max_position_embeddings"));
+function exactContext(config: JsonNode, positions: number): number {
   const slides = optional(at(config, "use_sliding_window"), asBoolean, true);
   return slides ? Math.min(positions, optional(at(config, "sliding_window"), asCount, positions)) : positions;
 }
@@ -121,19 +110,28 @@ function checkQuantisation(config: JsonNode): void {
   throw new FormatError(config.file, `key "quantization_config": expected plain weights, or int8 ones of compressed-tensors (int-quantized) or bitsandbytes (8 bits), found those of ${found}`);
 }
 
-function ropeRule(rope: JsonNode): string {
-  const type = at(rope, "rope_type");
-  return optional(given(type) ? type : at(rope, "type"), asString, "default");
+/** By layer whether it slides its window, where that is not as usual. */
+function slidingLayers(config: JsonNode, { slidingPeriod: usual }: HfArchitecture, nLayers: number): boolean[] | undefined {
+  if (usual === undefined || nLayers > 1 << 14) return undefined;
+  const byPeriod = (period: number) => Array.from({ length: nLayers }, (_, i) => (i + 1) % period !== 0);
+  const types = at(config, "layer_types");
+  const found = given(types) ? asItems(types).map((type) => asString(type) === "sliding_attention") : byPeriod(Math.max(1, optional(at(config, "sliding_window_pattern"), asCount, usual)));
+  return String(found) === String(byPeriod(usual)) ? undefined : found;
 }
 
-/** Llama 3.1's rule as one divisor per rotating pair, the form in which GGUF files carry it (`rope_freqs.weight`). */
-function llama3Factors(rope: JsonNode, base: number, headDim: number): Float32Array<ArrayBuffer> {
-  const [factor, low, high] = ["factor", "low_freq_factor", "high_freq_factor"].map((key) => asNumber(at(rope, key)));
-  const original = asCount(at(rope, "original_max_position_embeddings"));
-  if (!(factor >= 1) || !(high > low) || headDim > 1 << 16) throw new FormatError(rope.file, `key "${rope.path}": expected factor from 1 and high_freq_factor above low_freq_factor, found ${factor}, ${high} and ${low}`);
-  return Float32Array.from({ length: Math.floor(headDim / 2) }, (_, i) => {
-    const wavelength = 2 * Math.PI * base ** ((2 * i) / headDim);
-    const kept = Math.min(1, Math.max(0, (original / wavelength - low) / (high - low)));
-    return 1 / ((1 - kept) / factor + kept);
-  });
+/** Gemma's `query_pre_attn_scalar`: GGUF has no key for it, and readers take headDim, or dim / heads in the largest models. */
+function checkScale(config: JsonNode, { gguf }: HfArchitecture, { dim, nLayers, nHeads, headDim }: Record<"dim" | "nLayers" | "nHeads" | "headDim", number>): void {
+  if (gguf !== "gemma2" && gguf !== "gemma3") return;
+  const expected = nLayers === (gguf === "gemma2" ? 46 : 62) ? dim / nHeads : headDim;
+  const found = optional(at(config, "query_pre_attn_scalar"), asNumber, 256);
+  if (found !== expected) throw new FormatError(config.file, `key "query_pre_attn_scalar": expected ${expected}, which is what GGUF's readers take, found ${found}`);
+}
+
+/** SmolLM 3's layers without positions: GGUF has no key for them, and readers take every fourth. */
+function checkRopeless(config: JsonNode, { gguf }: HfArchitecture, nLayers: number): void {
+  const list = at(config, "no_rope_layers");
+  if (gguf !== "smollm3" || !given(list)) return;
+  const rotates = asItems(list).map(asNumber);
+  const odd = rotates.findIndex((value, layer) => (value !== 0) !== ((layer + 1) % 4 !== 0));
+  if (rotates.length !== nLayers || odd >= 0) throw new FormatError(config.file, `key "no_rope_layers": expected every fourth of ${nLayers} layers without, found ${odd >= 0 ? `another value for layer ${odd}` : `${rotates.length} layers`}`);
 }

@@ -1,40 +1,20 @@
 import type { HfConfig } from "./hf-config.ts";
 
-/** A layer's tensors: the name in the checkpoint, after `model.layers.N.`, and GGUF's. */
-const LAYER_NAMES: Readonly<Record<string, string>> = {
-  input_layernorm: "attn_norm",
-  "self_attn.q_proj": "attn_q",
-  "self_attn.k_proj": "attn_k",
-  "self_attn.v_proj": "attn_v",
-  "self_attn.o_proj": "attn_output",
-  "self_attn.q_norm": "attn_q_norm",
-  "self_attn.k_norm": "attn_k_norm",
-  post_attention_layernorm: "ffn_norm",
-  "mlp.gate_proj": "ffn_gate",
-  "mlp.up_proj": "ffn_up",
-  "mlp.down_proj": "ffn_down",
-};
-
-const OTHER_NAMES: Readonly<Record<string, string>> = {
-  "model.embed_tokens": "token_embd",
-  "model.norm": "output_norm",
-  lm_head: "output",
-};
-
 /** Tables that old checkpoints carry along and that follow from the config. */
 const COMPUTED = /(?:^|\.)(?:rotary_emb\.inv_freq|attn\.masked_bias|attn\.bias)$/;
 
 /** What becomes of a checkpoint's tensor: GGUF's name, "ignored" where it adds nothing, undefined where it has no place in the model. */
 export function ggufTensorName(name: string, { nLayers, tied, architecture }: HfConfig): string | "ignored" | undefined {
-  if (COMPUTED.test(name) || (tied && name === "lm_head.weight")) return "ignored";
+  const { layers, layerNames, otherNames, foreign = [] } = architecture;
+  if (COMPUTED.test(name) || foreign.some((prefix) => name.startsWith(prefix))) return "ignored";
   const parts = /^(.*)\.(weight|bias)$/.exec(name);
   if (!parts) return undefined;
   const [, stem, kind] = parts;
-  if (Object.hasOwn(OTHER_NAMES, stem)) return `${OTHER_NAMES[stem]}.${kind}`;
-  const layer = /^model\.layers\.(0|[1-9]\d{0,5})\.(.*)$/.exec(stem);
-  if (!layer || !Object.hasOwn(LAYER_NAMES, layer[2]) || Number(layer[1]) >= nLayers) return undefined;
-  if (layer[2].endsWith("_norm") && !architecture.qkNorm && layer[2].startsWith("self_attn")) return undefined;
-  return `blk.${layer[1]}.${LAYER_NAMES[layer[2]]}.${kind}`;
+  if (Object.hasOwn(otherNames, stem)) return tied && otherNames[stem] === "output" && kind === "weight" ? "ignored" : `${otherNames[stem]}.${kind}`;
+  const prefix = layers.find((each) => stem.startsWith(each));
+  const layer = prefix === undefined ? null : /^(0|[1-9]\d{0,5})\.(.*)$/.exec(stem.slice(prefix.length));
+  if (!layer || !Object.hasOwn(layerNames, layer[2]) || Number(layer[1]) >= nLayers) return undefined;
+  return `blk.${layer[1]}.${layerNames[layer[2]]}.${kind}`;
 }
 
 /**
@@ -44,4 +24,14 @@ export function ggufTensorName(name: string, { nLayers, tied, architecture }: Hf
 export function headRowOrder(ggufName: string, { architecture, headDim }: HfConfig): Int32Array | undefined {
   if (!architecture.permuted || !/\.attn_[qk]\.(?:weight|bias)$/.test(ggufName)) return undefined;
   return Int32Array.from({ length: headDim }, (_, row) => (row >> 1) + (row & 1) * (headDim / 2));
+}
+
+/** Whether a tensor is kept less 1: the weights of norms, where the architecture says so. */
+export function isLessOne(ggufName: string, { architecture }: HfConfig): boolean {
+  return architecture.normsLessOne === true && ggufName.endsWith("norm.weight");
+}
+
+/** Whether a matrix is kept as [inputs, outputs]. */
+export function isTransposed(ggufName: string, { architecture }: HfConfig): boolean {
+  return architecture.transposed === true && /^blk\.\d+\.(?:attn|ffn)_(?:qkv|output|up|down)\.weight$/.test(ggufName);
 }

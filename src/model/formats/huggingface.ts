@@ -3,10 +3,10 @@ import { FormatError, quote } from "./errors.ts";
 import type { ModelFolder } from "./folder.ts";
 import type { GgufValue, HasMetadata } from "./gguf-values.ts";
 import { readHfConfig, type HfConfig } from "./hf-config.ts";
-import { ggufTensorName, headRowOrder } from "./hf-tensors.ts";
+import { ggufTensorName, headRowOrder, isLessOne, isTransposed } from "./hf-tensors.ts";
 import { besideInt8, int8Rows } from "./hf-int8.ts";
 import { asObject, asString, at, readJson, type JsonNode } from "./json.ts";
-import { composedSource, memoryPart, type Part, reorderedRows, sourcePart, widened } from "./parts.ts";
+import { composedSource, memoryPart, type Part, plusOne, reorderedRows, sourcePart, transposed, widened } from "./parts.ts";
 import { readSafeTensors, type SafeTensor } from "./safetensors.ts";
 import type { ByteSource, TensorInfo } from "./source.ts";
 
@@ -135,12 +135,18 @@ function arrange(file: string, found: ReadonlyMap<string, Found>, hf: HfConfig):
     const order = headRowOrder(name, hf);
     const rowBytes = ggmlBytes(type, 1, shape.slice(1).reduce((a, b) => a * b, 1));
     if (order && shape[0] % order.length !== 0) throw new FormatError(source.name, `${what}: expected whole heads of ${order.length} rows, found ${shape[0]} rows`);
+    if (isTransposed(name, hf) && shape.length === 2) {
+      if (dtype === "I8") throw new FormatError(source.name, `${what}: expected floats in a matrix that is kept as [inputs, outputs], found I8`);
+      add(name, shape.toReversed(), type, transposed(part, shape[0], shape[1], rowBytes / shape[1]));
+      continue;
+    }
     const ordered = order ? reorderedRows(part, rowBytes, order) : part;
     // Vectors are 32-bit floats in every GGUF file.
-    if (shape.length === 1 && (type === "F16" || type === "BF16")) add(name, shape, "F32", widened(ordered, type));
-    else add(name, shape, type, ordered);
+    const wide = (shape.length === 1 || name.endsWith("norm.weight")) && (type === "F16" || type === "BF16");
+    const part32 = wide ? widened(ordered, type) : ordered;
+    add(name, shape, wide ? "F32" : type, isLessOne(name, hf) ? plusOne(part32) : part32);
   }
   if (tensors.size === 0) throw new FormatError(file, "expected the tensors of a model, found none");
-  if (hf.ropeFactors) add("rope_freqs.weight", [hf.ropeFactors.length], "F32", memoryPart(new Uint8Array(hf.ropeFactors.buffer)));
+  for (const [name, values] of hf.computed) add(name, [values.length], "F32", memoryPart(new Uint8Array(values.buffer)));
   return { parts, tensors };
 }

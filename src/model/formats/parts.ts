@@ -98,3 +98,45 @@ export function widened(base: Part, type: "F16" | "BF16"): Part {
     },
   };
 }
+
+/** A vector of 32-bit floats with 1 added to each. The whole is read for every part of it. */
+export function plusOne(base: Part): Part {
+  return {
+    bytes: base.bytes,
+    read(offset, target) {
+      const values = new Float32Array(base.bytes / 4);
+      const bytes = new Uint8Array(values.buffer);
+      base.read(0, bytes);
+      for (let i = 0; i < values.length; i++) values[i] += 1;
+      target.set(bytes.subarray(offset, offset + target.length));
+    },
+  };
+}
+
+/**
+ * A matrix [rows, cols] as [cols, rows]. It is turned as a whole when it is first read, and kept until its last byte is: matrices are read from
+ * front to back, one after the other, so there is never more than one.
+ */
+export function transposed(base: Part, rows: number, cols: number, valueBytes: number): Part {
+  let turned: Uint8Array | undefined;
+  const turn = (): Uint8Array => {
+    const from = new Uint8Array(base.bytes);
+    base.read(0, from);
+    const to = new Uint8Array(base.bytes);
+    for (let row = 0; row < rows; row++) {
+      for (let col = 0; col < cols; col++) {
+        const [source, place] = [(row * cols + col) * valueBytes, (col * rows + row) * valueBytes];
+        for (let i = 0; i < valueBytes; i++) to[place + i] = from[source + i];
+      }
+    }
+    return to;
+  };
+  return {
+    bytes: base.bytes,
+    read(offset, target) {
+      turned ??= turn();
+      target.set(turned.subarray(offset, offset + target.length));
+      if (offset + target.length === base.bytes) turned = undefined;
+    },
+  };
+}
