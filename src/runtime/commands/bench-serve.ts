@@ -64,6 +64,6 @@ function distribution(values: Values, name: string, fallback: string): Distribut
 }
 
 /** Tokens without texts, and without an end before their number is reached. */
-function silent(vocabSize: number): Tokenizer {
+export function silent(vocabSize: number): Tokenizer {
   return { vocabSize, bos: undefined, eos: [], addBos: false, encode: () => [], decode: () => "", piece: () => "", stream: () => ({ push: () => "", flush: () => "" }) };
 }
