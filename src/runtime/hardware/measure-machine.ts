@@ -129,8 +129,11 @@ export interface Twice {
 }
 
 /** The ceilings of two measurements side by side: reads from memory in 10^9 bytes per second, products in 10^9 operations per second. */
-export function twice(earlier: Speeds, { threads, read, peaks }: Machine): Twice[] {
-  const last = <T extends { readonly threads: number }>(rows: readonly T[]) => rows.filter((one) => one.threads === threads);
+export function twice(earlier: Speeds, { read, peaks }: Speeds): Twice[] {
+  const last = <T extends { readonly threads: number }>(rows: readonly T[]) => {
+    const most = Math.max(...rows.map(({ threads }) => threads));
+    return rows.filter(({ threads }) => threads === most);
+  };
   const memory = (rows: readonly ReadSpeed[]) => last(rows).reduce((most, one) => (one.bytes > most.bytes ? one : most)).gbPerSecond.highest;
   const peak = (rows: readonly PeakSpeed[], format: PeakFormat) => last(rows).find((one) => one.format === format)!.gops.highest;
   return [
