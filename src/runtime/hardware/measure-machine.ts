@@ -67,24 +67,25 @@ export interface MeasureOptions extends BackendOptions {
 /** Measures this machine at 1, 2, 3, 4 threads, then at twice as many each time, and at all of them. A few seconds. */
 export async function measureMachine(backend: Backend, { onProgress, ...options }: MeasureOptions = {}): Promise<Machine> {
   const all = await createKernels(backend, options);
+  // Fixed here: threads that start late join while the others work.
+  const { name: backendName, threads: most } = all;
   const { parallelism, memoryBytes = ADDRESSABLE } = await threading();
   const read: ReadSpeed[] = [];
   const peaks: PeakSpeed[] = [];
   try {
-    for (const threads of threadCounts(all.threads)) {
-      onProgress?.(`measuring ${threads} of ${all.threads} threads`);
-      const kernels = threads === all.threads ? all : await createKernels(backend, { ...options, threads });
+    for (const threads of threadCounts(most)) {
+      onProgress?.(`measuring ${threads} of ${most} threads`);
+      const kernels = threads === most ? all : await createKernels(backend, { ...options, threads });
       try {
-        const speeds = speedsOf(kernels);
+        const speeds = speedsOf(kernels, threads);
         read.push(...speeds.read);
         peaks.push(...speeds.peaks);
       } finally {
         if (kernels !== all) kernels.close();
       }
     }
-    const { name: backendName, threads } = all;
-    const facts = { backend: backendName, threads, parallelism, ...methodOf(all) };
-    return { ...facts, memoryBytes: facts.simd ? Math.min(memoryBytes, ADDRESSABLE) : memoryBytes, overheadNs: overhead(all), cacheBytes: cacheSize(read, threads), read, peaks };
+    const facts = { backend: backendName, threads: most, parallelism, ...methodOf(all) };
+    return { ...facts, memoryBytes: facts.simd ? Math.min(memoryBytes, ADDRESSABLE) : memoryBytes, overheadNs: overhead(all), cacheBytes: cacheSize(read, most), read, peaks };
   } finally {
     all.close();
   }
@@ -94,14 +95,13 @@ export async function measureMachine(backend: Backend, { onProgress, ...options 
 export async function measureSpeeds(backend: Backend, options: BackendOptions = {}): Promise<Speeds> {
   const kernels = await createKernels(backend, options);
   try {
-    return speedsOf(kernels);
+    return speedsOf(kernels, kernels.threads);
   } finally {
     kernels.close();
   }
 }
 
-function speedsOf(kernels: Kernels): Speeds {
-  const { threads } = kernels;
+function speedsOf(kernels: Kernels, threads: number): Speeds {
   return {
     read: READ_SIZES.map((bytes) => ({ threads, ...readSpeed(kernels, bytes) })),
     peaks: PEAK_FORMATS.map((format) => ({ threads, format, gops: peakSpeed(kernels, format) })),
@@ -129,8 +129,11 @@ export interface Twice {
 }
 
 /** The ceilings of two measurements side by side: reads from memory in 10^9 bytes per second, products in 10^9 operations per second. */
-export function twice(earlier: Speeds, { threads, read, peaks }: Machine): Twice[] {
-  const last = <T extends { readonly threads: number }>(rows: readonly T[]) => rows.filter((one) => one.threads === threads);
+export function twice(earlier: Speeds, { read, peaks }: Speeds): Twice[] {
+  const last = <T extends { readonly threads: number }>(rows: readonly T[]) => {
+    const most = Math.max(...rows.map(({ threads }) => threads));
+    return rows.filter(({ threads }) => threads === most);
+  };
   const memory = (rows: readonly ReadSpeed[]) => last(rows).reduce((most, one) => (one.bytes > most.bytes ? one : most)).gbPerSecond.highest;
   const peak = (rows: readonly PeakSpeed[], format: PeakFormat) => last(rows).find((one) => one.format === format)!.gops.highest;
   return [

@@ -101,6 +101,9 @@ describe("a measured roof", () => {
       ["int4", 1, 440],
       ["f32", 440, 220],
     ]);
+    // Threads that did not start in one of the two.
+    const fewer = { read: reads(1, { 1000: 90, 1_000_000: 50 }), peaks: MACHINE.peaks.filter(({ threads }) => threads === 1) };
+    expect(twice(fewer, MACHINE)[0]).toMatchObject({ what: "memory", before: expect.closeTo(55, 9) as number, after: expect.closeTo(22, 9) as number });
   });
 
   it("is a device for --hw that survives its own JSON", () => {
