@@ -42,7 +42,7 @@ export function attentionPlan(device: Device) {
   const scalesOf = ({ scales }: Tensor): number => (scales ? scales.byteOffset : 0);
 
   return {
-    attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, { nHeads, nKvHeads, headDim, scale, softCap, slopes }: AttentionShape, sinkQ = q): void {
+    attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, { nHeads, nKvHeads, headDim, scale, softCap, slopes, sinkLogits }: AttentionShape, sinkQ = q): void {
       if (segments.length === 0) return;
       const pageSize = pageSizeOf(segments[0].pages[0]);
       const perKv = nHeads / nKvHeads;
@@ -135,6 +135,7 @@ export function attentionPlan(device: Device) {
       params[11] = state;
       params[13] = device.address(sinkQ);
       device.paramsF32[14] = softCap ?? 0;
+      params[16] = sinkLogits ? device.address(sinkLogits) : 0;
       params[15] = 0;
       if (slopes) {
         params[15] = slopeTable.ensure(slopes.byteLength);
