@@ -1,5 +1,6 @@
 import type { Activation } from "../tensor/kernels.ts";
 import type { ModelConfig, RopeConfig } from "./config.ts";
+import type { ExpertDefaults } from "./experts-gguf.ts";
 
 /** Where an architecture's layers slide a window, and what is particular about those that do not. */
 export interface Sliding {
@@ -44,6 +45,10 @@ export interface Architecture extends Pick<ModelConfig, "norm" | "normPlacement"
   readonly clamps?: boolean;
   /** Default of attention.max_alibi_bias; 0: none. */
   readonly alibi?: number;
+  /** Whether every head's softmax has a sink (see AttentionShape). */
+  readonly sinks?: boolean;
+  /** How its mixtures of experts choose, where it may have them. */
+  readonly experts?: ExpertDefaults;
 }
 
 const LLAMA: Architecture = { norm: "rms", ropeStyle: "interleaved", ffn: "gated", activation: "silu" };
@@ -53,14 +58,20 @@ const GPT: Architecture = { norm: "layer", ffn: "plain", activation: "gelu", bia
 const NEOX: Architecture = { ...GPT, ropeStyle: "halves" };
 const COHERE: Architecture = { ...LLAMA, norm: "layer", parallel: "always", logitScale: "factor" };
 
+/** Whether the weights of the chosen experts are made to sum to 1. */
+const [NORMALISED, AS_THEY_ARE]: ExpertDefaults[] = [{ normaliseWeights: true }, { normaliseWeights: false }];
+
 /**
  * The architectures by their names in GGUF, with the defaults that llama.cpp has for keys that a file lacks. GGUF files of `llama` carry q and k
  * permuted for interleaved rotation; most others rotate halves.
  */
 export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
-  llama: LLAMA,
+  llama: { ...LLAMA, experts: NORMALISED },
   qwen2: { ...QWEN, biases: "qkv" },
   qwen3: { ...QWEN, qkNorm: "head" },
+  qwen2moe: { ...QWEN, biases: "qkv", experts: { ...AS_THEY_ARE, sharedGate: true } },
+  qwen3moe: { ...QWEN, qkNorm: "head", experts: NORMALISED },
+  olmoe: { ...QWEN, qkNorm: "row", experts: AS_THEY_ARE },
   gemma: GEMMA,
   gemma2: { ...GEMMA, normPlacement: "both", caps: true, attentionCap: 50, logitCap: 30, wideScaleAt: 46, sliding: { window: 4096, period: 2 } },
   gemma3: { ...GEMMA, qkNorm: "head", normPlacement: "both", caps: true, wideScaleAt: 62, sliding: { period: 6, ropeBase: 10000, scaling: "global" } },
@@ -68,6 +79,8 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   phi3: QWEN,
   gpt2: GPT,
   granite: { ...LLAMA, scales: true, logitScale: "divisor" },
+  "gpt-oss": { ...QWEN, biases: "all", sinks: true, activation: "swiglu_oai", sliding: { period: 2 }, experts: { normaliseWeights: false, gating: "softmax-after-top-k" } },
+  granitemoe: { ...LLAMA, scales: true, logitScale: "divisor", experts: NORMALISED },
   smollm3: { ...LLAMA, ropelessEvery: 4 },
   olmo: { ...LLAMA, norm: "layer", normWeights: false, clamps: true },
   olmo2: { ...QWEN, qkNorm: "row", normPlacement: "after", sliding: { period: 4, scaling: "global" } },

@@ -1,5 +1,6 @@
 import { type Architecture, ARCHITECTURES, type Sliding } from "./architecture-table.ts";
 import { type AttentionKind, type ModelConfig, MOST_LAYERS, type RopeConfig, validateConfig } from "./config.ts";
+import { expertsFromGguf } from "./experts-gguf.ts";
 import { FormatError, quote } from "./formats/errors.ts";
 import { getBool, getNumber, getString, type HasMetadata } from "./formats/gguf-values.ts";
 import type { TensorInfo } from "./formats/source.ts";
@@ -28,13 +29,14 @@ export function configFromGguf(file: File): ModelConfig {
   const headDim = number("attention.key_length", dim / nHeads);
   const valueDim = number("attention.value_length", headDim);
   if (valueDim !== headDim) throw new FormatError(file.name, `key "${architecture}.attention.value_length": expected ${headDim}, the key length, found ${valueDim}`);
+  const experts = expertsFromGguf(file, architecture, kind.experts);
   const logitScale = kind.logitScale && factor("logit_scale");
   const alibi = kind.alibi === undefined ? undefined : factor("attention.max_alibi_bias", kind.alibi);
   try {
     return validateConfig({
       ...{ architecture, name: getString(file, "general.name", architecture), dim, nLayers, nHeads, headDim },
       nKvHeads: number("attention.head_count_kv", nHeads),
-      ffnDim: number("feed_forward_length"),
+      ffnDim: number("feed_forward_length", experts?.ffnDim),
       vocabSize: embedding.shape[0],
       contextLength: number("context_length"),
       norm: kind.norm,
@@ -42,6 +44,7 @@ export function configFromGguf(file: File): ModelConfig {
       ...{ ffn: kind.ffn, activation: kind.activation },
       ...attentionOf(file, architecture, kind, nLayers, headDim),
       ...defined({
+        experts,
         normPlacement: kind.normPlacement,
         normWeights: kind.normWeights,
         parallelResidual: isParallel(file, architecture, kind) || undefined,

@@ -1,4 +1,5 @@
 import type { Activation } from "../tensor/kernels.ts";
+import { type ExpertsConfig, validateExperts } from "./experts.ts";
 import { type RopeConfig, validateRope } from "./rope.ts";
 
 export { type RopeConfig, ropeFrequencies, type RopeScaling } from "./rope.ts";
@@ -49,6 +50,8 @@ export interface ModelConfig {
   /** `gated`: act(gate(x)) * up(x), three matrices. `plain`: act(up(x)), two. */
   readonly ffn: "gated" | "plain";
   readonly activation: Activation;
+  /** A mixture of experts in place of the feed-forward block. */
+  readonly experts?: ExpertsConfig;
   /** Factors on the embedding, on what blocks add to the residual stream, and on the logits; default 1. */
   readonly embeddingScale?: number;
   readonly residualScale?: number;
@@ -89,6 +92,7 @@ export function validateConfig(config: ModelConfig): ModelConfig {
     const value = config[field];
     if (value !== undefined && !(value > 0 && Number.isFinite(value))) throw new RangeError(`${field}: expected a positive number, found ${value}`);
   }
+  if (config.experts) validateExperts(config.experts);
   for (const { rope, window } of attentionKinds(config)) {
     if (rope) validateRope(rope, config.headDim);
     if (window !== undefined && !(Number.isSafeInteger(window) && window >= 1)) throw new RangeError(`window: expected a positive integer, found ${window}`);

@@ -6,6 +6,7 @@ import type { Ops } from "../tensor/ops.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { attentionKinds, kindOfLayer, type ModelConfig, type RopeConfig, ropeFrequencies } from "./config.ts";
 import { alibiSlopes } from "./alibi.ts";
+import { mixture } from "./experts.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
 export interface Model {
@@ -73,7 +74,7 @@ export function forward(model: Model, ops: Ops, batch: Batch): Tensor | undefine
     const scratch = ops.arena.mark();
     ops.ledger.layer = index;
     const { q, k, v, o, gate, up, down } = layer;
-    const fed = gate ? [gate, up] : [up];
+    const fed = [gate, up].filter((linear) => linear !== undefined);
     const shared = config.parallelResidual && !layer.ffnNorm;
     const h = input(config, ops, "attn_norm", x, layer.attnNorm, shared ? [q, k, v, ...fed] : [q, k, v]);
     const seen = attend(model, ops, layer, index, h, views[kindOfLayer(config, index)]);
@@ -136,7 +137,8 @@ function narrowed(kept: AttentionWindow | undefined, size: number): AttentionWin
 }
 
 /** Attention over the past: what each token takes from those before it. [tokens, dim] -> [tokens, nHeads * headDim]. */
-function attend({ config, attention }: Model, ops: Ops, layer: LayerWeights, index: number, h: Tensor, { segments, rope, own, sinks }: View): Tensor {
+function attend(model: Model, ops: Ops, layer: LayerWeights, index: number, h: Tensor, { segments, rope, own, sinks }: View): Tensor {
+  const { config } = model;
   let [q, k, v] = ops.linears("attn_qkv", ["attn_q", "attn_k", "attn_v"], h, [layer.q, layer.k, layer.v]);
   if (config.qkvClamp !== undefined) for (const [name, x] of [["clamp_q", q], ["clamp_k", k], ["clamp_v", v]] as const) ops.adjust(name, x, "clamp", config.qkvClamp);
   if (layer.qNorm) q = normalise(config, ops, "attn_q_norm", q, layer.qNorm);
@@ -148,13 +150,15 @@ function attend({ config, attention }: Model, ops: Ops, layer: LayerWeights, ind
     ops.rope("rope_q", q, own, headDim, rope.style);
     ops.rope("rope_k", k, own, headDim, rope.style);
   }
-  ops.kvWrite(k, v, segments, index, attention);
-  return ops.quantize("attention", ops.attention(q, segments, index, attention, sinkQ));
+  const shape = attentionOf(model, index);
+  ops.kvWrite(k, v, segments, index, shape);
+  return ops.quantize("attention", ops.attention(q, segments, index, shape, sinkQ));
 }
 
-/** The feed-forward block: what each token makes of itself. [tokens, dim] -> [tokens, ffnDim]. */
-function feedForward(config: ModelConfig, ops: Ops, { gate, up }: LayerWeights, h: Tensor): Tensor {
-  const inner = gate ? ops.gatedLinear("ffn", h, gate, up, config.activation) : ops.activate("ffn_act", ops.linear("ffn_up", h, up), config.activation);
+/** The feed-forward block: what each token makes of itself. [tokens, dim] -> [tokens, ffnDim], or of experts [tokens, dim]. */
+function feedForward(config: ModelConfig, ops: Ops, { gate, up, experts }: LayerWeights, h: Tensor): Tensor {
+  if (experts) return mixture(config.experts!, config.activation, ops, experts, h);
+  const inner = gate ? ops.gatedLinear("ffn", h, gate, up!, config.activation) : ops.activate("ffn_act", ops.linear("ffn_up", h, up!), config.activation);
   return ops.quantize("ffn_act", inner);
 }
 
@@ -163,16 +167,22 @@ function input(config: ModelConfig, ops: Ops, name: string, x: Tensor, norm: Nor
   return norm ? ops.normalised(name, x, config.norm, norm, config.normEps, readers) : ops.quantize(name, x);
 }
 
-/** The residual stream takes in a block's result: x += y . linear^T, normalised first where a norm stands behind the block, and scaled. */
-function addBlock(config: ModelConfig, ops: Ops, name: string, block: "attn" | "ffn", x: Tensor, y: Tensor, linear: Linear, norm: Norm | undefined): void {
-  if (!norm && config.residualScale === undefined) return ops.addLinear(name, `${block}_residual`, x, y, linear);
-  const made = ops.linear(name, y, linear);
+/** The residual stream takes in a block's result: x += y . linear^T (x += y without one), normalised first where a norm stands behind the block, and scaled. */
+function addBlock(config: ModelConfig, ops: Ops, name: string, block: "attn" | "ffn", x: Tensor, y: Tensor, linear: Linear | undefined, norm: Norm | undefined): void {
+  if (linear && !norm && config.residualScale === undefined) return ops.addLinear(name, `${block}_residual`, x, y, linear);
+  const made = linear ? ops.linear(name, y, linear) : y;
   const result = norm ? normalise(config, ops, `${block}_post_norm`, made, norm) : made;
   ops.add(`${block}_residual`, x, config.residualScale === undefined ? result : ops.adjust("residual_scale", result, "scale", config.residualScale));
 }
 
 function normalise(config: ModelConfig, ops: Ops, name: string, x: Tensor, { weight, bias }: Norm): Tensor {
   return config.norm === "rms" ? ops.rmsNorm(name, x, weight, config.normEps) : ops.layerNorm(name, x, weight, bias, config.normEps);
+}
+
+/** How one layer attends. */
+export function attentionOf({ attention, weights }: Model, layer: number): AttentionShape {
+  const { sinkLogits } = weights.layers[layer];
+  return sinkLogits ? { ...attention, sinkLogits } : attention;
 }
 
 /** The part of the config that attention kernels need. */

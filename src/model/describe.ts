@@ -1,4 +1,5 @@
 import { type AttentionKind, attentionKinds, kindOfLayer, learnsPositions, type ModelConfig, type RopeConfig } from "./config.ts";
+import type { ExpertsConfig } from "./experts.ts";
 import type { Norm, Weights } from "./weights.ts";
 
 /** What a model's layers are, in words: one line for each part. */
@@ -28,6 +29,7 @@ function attention(config: ModelConfig, { layers: [first] }: Weights): string {
     alibi !== undefined && `ALiBi, at most 2^-${number(alibi / 2 ** Math.floor(Math.log2(nHeads)))} for each position back`,
     qkvClamp !== undefined && `q, k and v clamped at ${number(qkvClamp)}`,
     first.qNorm !== undefined && `norms of q and k ${headNorms(first.qNorm, config)}`,
+    first.sinkLogits !== undefined && "a sink in every head's softmax",
     biased.length > 0 && `biases on ${biased.join(", ")}`,
   ])}`;
 }
@@ -78,9 +80,21 @@ function rope({ style, base, dims, scaling, magnitude }: RopeConfig): string {
   ].filter(Boolean).join(", ");
 }
 
-function feedForward({ ffn, ffnDim, activation }: ModelConfig): string {
-  const act = { silu: "SiLU", gelu: "GELU (tanh form)", relu2: "ReLU squared" }[activation];
+function feedForward({ ffn, ffnDim, activation, experts }: ModelConfig): string {
+  const act = { silu: "SiLU", gelu: "GELU (tanh form)", relu2: "ReLU squared", swiglu_oai: "clamped SwiGLU" }[activation];
+  if (experts) return mixture(experts, act);
   return `feed-forward: ${ffn === "gated" ? `gated, ${act}(gate) times up` : `plain, ${act}`}, ${n(ffnDim)} wide`;
+}
+
+function mixture({ count, used, ffnDim, sharedFfnDim, sharedGate, denseLayers, gating, normaliseWeights, scale, groups }: ExpertsConfig, act: string): string {
+  const weights = { softmax: "softmax over all", sigmoid: "sigmoids", "softmax-after-top-k": "softmax over the chosen" }[gating];
+  return `experts: ${list([
+    `each token meets ${n(used)} of ${n(count)}, ${n(ffnDim)} wide, gated by ${act}`,
+    `weights by ${weights}${normaliseWeights ? ", made to sum to 1" : ""}${scale === 1 ? "" : `, times ${number(scale)}`}`,
+    groups !== undefined && `from ${n(groups.used)} of ${n(groups.count)} groups`,
+    sharedFfnDim > 0 && `a shared one for all tokens, ${n(sharedFfnDim)} wide${sharedGate ? ", weighed by a sigmoid" : ""}`,
+    denseLayers > 0 && `ordinary feed-forward blocks in the first ${n(denseLayers)} layers`,
+  ])}`;
 }
 
 function ends({ embeddingScale, residualScale, logitScale, logitCap }: ModelConfig, { output, tokenEmbedding, embeddingNorm }: Weights): string {

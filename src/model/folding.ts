@@ -46,6 +46,8 @@ function sites({ nLayers, nHeads, nKvHeads, headDim, ffn, qkvClamp }: ModelConfi
     const shared = ffnNorm.length > 0 ? [] : fed;
     if (attnNorm.length > 0) found.push({ layer, input: "attn_norm", readers: [...weights("attn_q", "attn_k", "attn_v"), ...shared], makers: attnNorm });
     if (qkvClamp === undefined) found.push({ layer, input: "attention", readers: weights("attn_output"), makers: both("attn_v"), rowOf });
+    // Experts have no site: too many readers, and the router among them.
+    if (!has(`blk.${layer}.ffn_up.weight`)) continue;
     if (ffnNorm.length > 0) found.push({ layer, input: "ffn_norm", readers: fed, makers: ffnNorm });
     if (ffn === "gated") found.push({ layer, input: "ffn_act", readers: weights("ffn_down"), makers: both("ffn_up") });
   }

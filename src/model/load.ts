@@ -2,6 +2,8 @@ import type { Kernels } from "../tensor/kernels.ts";
 import type { Linear } from "../tensor/ops.ts";
 import { learnsPositions, type ModelConfig } from "./config.ts";
 import { unfused } from "./fused.ts";
+import { unstacked } from "./unstacked.ts";
+import { expertWeights } from "./experts.ts";
 import { type LoadOptions, type TensorReader, tensorReader, type WeightFile } from "./tensor-reader.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
@@ -13,7 +15,8 @@ export { chooseFolds, columnImportance, type LoadOptions, matrixReader, rowReade
  * @throws FormatError naming the tensor that is missing, misshapen, unsupported or not finite; RangeError for options that do not fit.
  */
 export function loadWeights(file: WeightFile, config: ModelConfig, kernels: Kernels, options: LoadOptions = {}): Weights {
-  const reader = tensorReader(plainFile(file, config), config, kernels, options);
+  const { source, tensors } = plainFile(file, config);
+  const reader = tensorReader({ source, tensors: unstacked(source.name, tensors, config.experts) }, config, kernels, options);
   const { matrix, vector } = reader;
   const { dim, vocabSize, nLayers, contextLength } = config;
   const parts = partReader(reader, config, kernels);
@@ -26,7 +29,7 @@ export function loadWeights(file: WeightFile, config: ModelConfig, kernels: Kern
     tokenEmbedding,
     ...(learnsPositions(config) && { positionEmbedding: matrix("position_embd.weight", [contextLength, dim]) }),
     ...(has("token_embd_norm") && { embeddingNorm: parts.norm("token_embd_norm") }),
-    layers: Array.from({ length: nLayers }, (_, i) => layerWeights(config, parts, (part) => `blk.${i}.${part}`)),
+    layers: Array.from({ length: nLayers }, (_, i) => layerWeights(config, parts, i)),
     outputNorm: parts.norm("output_norm"),
     output: has("output") ? parts.linear("output", [vocabSize, dim]) : { weight: tokenEmbedding },
     ...(factors && { ropeFactors: factors }),
@@ -59,14 +62,18 @@ function partReader({ shapeOf, matrix, vector }: TensorReader, { dim, headDim, n
     const found = String(shapeOf(`${name}.weight`));
     return norm(name, [[heads, headDim], [heads * headDim]].find((shape) => String(shape) === found) ?? [headDim]);
   };
-  return { has, linear, norm, headNorm };
+  const optional = (name: string, shape: readonly number[]) => (shapeOf(name) ? vector(name, shape) : undefined);
+  return { has, linear, optional, norm, headNorm };
 }
 
-function layerWeights(config: ModelConfig, { has, linear, norm, headNorm }: PartReader, at: (part: string) => string): LayerWeights {
-  const { dim, nHeads, nKvHeads, headDim, ffnDim, normPlacement = "before", parallelResidual } = config;
+function layerWeights(config: ModelConfig, { has, linear, optional, norm, headNorm }: PartReader, layer: number): LayerWeights {
+  const at = (part: string) => `blk.${layer}.${part}`;
+  const { dim, nHeads, nKvHeads, headDim, ffnDim, experts, normPlacement = "before", parallelResidual } = config;
   const [before, after] = [normPlacement !== "after", normPlacement !== "before"];
   // Falcon 40B calls the norm before attention attn_norm_2, and the one before the feed-forward block attn_norm.
-  const [attnNorm, ffnNorm] = has(at("attn_norm_2")) ? ["attn_norm_2", "attn_norm"] : ["attn_norm", "ffn_norm"];
+  const [attnNorm, usual] = has(at("attn_norm_2")) ? ["attn_norm_2", "attn_norm"] : ["attn_norm", "ffn_norm"];
+  // gpt-oss calls it by what it stands behind.
+  const ffnNorm = !after && has(at("post_attention_norm")) ? "post_attention_norm" : usual;
   return {
     ...(before && { attnNorm: norm(at(attnNorm)) }),
     q: linear(at("attn_q"), [nHeads * headDim, dim]),
@@ -74,12 +81,17 @@ function layerWeights(config: ModelConfig, { has, linear, norm, headNorm }: Part
     v: linear(at("attn_v"), [nKvHeads * headDim, dim]),
     qNorm: headNorm(at("attn_q_norm"), nHeads),
     kNorm: headNorm(at("attn_k_norm"), nKvHeads),
+    sinkLogits: optional(at("attn_sinks.weight"), [nHeads]),
     o: linear(at("attn_output"), [dim, nHeads * headDim]),
     ...(after && { attnPostNorm: norm(at("post_attention_norm")) }),
     ...(before && !(parallelResidual && !has(at(ffnNorm))) && { ffnNorm: norm(at(ffnNorm)) }),
-    ...(config.ffn === "gated" && { gate: linear(at("ffn_gate"), [ffnDim, dim]) }),
-    up: linear(at("ffn_up"), [ffnDim, dim]),
-    down: linear(at("ffn_down"), [dim, ffnDim]),
+    ...(experts && layer >= experts.denseLayers
+      ? { experts: expertWeights(experts, dim, (part, shape) => linear(at(part), shape), optional(at("exp_probs_b.bias"), [experts.count])) }
+      : {
+          ...(config.ffn === "gated" && { gate: linear(at("ffn_gate"), [ffnDim, dim]) }),
+          up: linear(at("ffn_up"), [ffnDim, dim]),
+          down: linear(at("ffn_down"), [dim, ffnDim]),
+        }),
     ...(after && { ffnPostNorm: norm(at("post_ffw_norm")) }),
   };
 }

@@ -27,13 +27,14 @@ export function layerOf(name: string): number {
  * - int4: all matrices of the layers, and the embedding where it is not also the head. The head, which is most sensitive, is int8
  *   (llama.cpp gives it Q6_K), and so is a matrix whose columns are no multiple of 32.
  * - 2:4 sparsity: the matrices of the layers, with int8 values; one whose columns are no multiple of 4 keeps its place above.
- * Learned position embeddings are read a row at a time and never quantised.
+ * Learned position embeddings, which are read a row at a time, and the routers of experts, where rounding changes which ones are chosen, are
+ * never quantised.
  */
 export function matrixFormat({ name, type, shape }: TensorInfo, tied: boolean, { weights, sparsity, layer }: Placement): MatrixFormat {
   const cols = shape[shape.length - 1];
   const own = layerOf(name);
   const kept = nativeDtype(type) === "int8" ? INT8 : nativeDtype(type) === "int4" ? INT4 : /^B?F(16|32)$/.test(type) ? F32 : INT8;
-  if (name === "position_embd.weight") return weights.dtype === "keep" ? kept : F32;
+  if (name === "position_embd.weight" || /\.ffn_gate_inp(_shexp)?\.weight$/.test(name)) return weights.dtype === "keep" ? kept : F32;
   if (layer !== undefined && layer !== own) return F32;
   if (sparsity === "2:4" && own >= 0 && cols % 4 === 0) return { dtype: "sparse", group: weights.dtype === "int8" ? weights.group : 32 };
   const isHead = name === "output.weight" || (tied && name === "token_embd.weight");

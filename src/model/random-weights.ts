@@ -5,6 +5,7 @@ import { gaussian, random } from "../tensor/random.ts";
 import { zeros } from "../tensor/tensor.ts";
 import { ARCHITECTURES } from "./architecture-table.ts";
 import { learnsPositions } from "./config.ts";
+import { expertWeights } from "./experts.ts";
 import type { NamedShape } from "./shapes.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
@@ -16,9 +17,9 @@ import type { LayerWeights, Norm, Weights } from "./weights.ts";
 export function randomWeights({ config, tied }: NamedShape, kernels: Kernels, dtype: "f32" | "int8" | "int4", seed = 1): Weights {
   const { dim, nHeads, nKvHeads, headDim, ffnDim, vocabSize } = config;
   const draw = kernels.name === "shapes" ? undefined : gaussian(random(seed));
-  const { biases, qkNorm } = ARCHITECTURES[config.architecture];
+  const { biases, qkNorm, sinks } = ARCHITECTURES[config.architecture];
   const [biased, qkvBiased] = [biases === "all", biases !== undefined];
-  const { normPlacement = "before", parallelResidual } = config;
+  const { normPlacement = "before", parallelResidual, experts } = config;
   const [before, after] = [normPlacement !== "after", normPlacement !== "before"];
 
   const matrix = (name: string, rows: number, cols: number) => {
@@ -60,9 +61,14 @@ export function randomWeights({ config, tied }: NamedShape, kernels: Kernels, dt
       o: linear(at("attn_output"), dim, nHeads * headDim, biased),
       ...(after && { attnPostNorm: norm(at("post_attention_norm")) }),
       ...(before && !parallelResidual && { ffnNorm: norm(at("ffn_norm")) }),
-      ...(config.ffn === "gated" && { gate: linear(at("ffn_gate"), ffnDim, dim, biased) }),
-      up: linear(at("ffn_up"), ffnDim, dim, biased),
-      down: linear(at("ffn_down"), dim, ffnDim, biased),
+      ...(sinks && { sinkLogits: vector(at("attn_sinks.weight"), nHeads, 0) }),
+      ...(experts && i >= experts.denseLayers
+        ? { experts: expertWeights(experts, dim, (part, [rows, cols]) => linear(at(part), rows, cols, biased)) }
+        : {
+            ...(config.ffn === "gated" && { gate: linear(at("ffn_gate"), ffnDim, dim, biased) }),
+            up: linear(at("ffn_up"), ffnDim, dim, biased),
+            down: linear(at("ffn_down"), dim, ffnDim, biased),
+          }),
       ...(after && { ffnPostNorm: norm(at("post_ffw_norm")) }),
     });
   }

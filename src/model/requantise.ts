@@ -35,13 +35,13 @@ export interface RequantiseOptions {
 }
 
 /**
- * The type that a tensor gets in a file of a given type, as llama.cpp's `llama-quantize` decides: matrices get the file's type, vectors and
- * learned position embeddings stay what they are; in q4_0 the output head (the embedding, where it is both) becomes Q6_K, or Q8_0 if its
+ * The type that a tensor gets in a file of a given type, as llama.cpp's `llama-quantize` decides: matrices get the file's type, vectors,
+ * learned position embeddings and the routers of experts stay what they are; in q4_0 the output head (the embedding, where it is both) becomes Q6_K, or Q8_0 if its
  * columns are no multiple of 256; columns that are no multiple of 32 become F16.
  */
 export function targetType({ name, shape, type }: TensorInfo, tied: boolean, fileType: FileType): string {
   const cols = shape[shape.length - 1];
-  const isMatrix = shape.length > 1 && name.endsWith(".weight") && !name.endsWith("_norm.weight") && name !== "position_embd.weight";
+  const isMatrix = shape.length > 1 && name.endsWith(".weight") && !name.endsWith("_norm.weight") && name !== "position_embd.weight" && !/\.ffn_gate_inp(_shexp)?\.weight$/.test(name);
   if (fileType === "f32") return canDecode(type) ? "F32" : type;
   if (!isMatrix) return type;
   if (fileType === "f16") return "F16";

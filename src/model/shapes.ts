@@ -41,6 +41,12 @@ function gpt(name: string, dims: Pick<ModelConfig, "dim" | "nLayers" | "nHeads" 
   return shape(name, "gpt2", { ...dims, ffnDim: 4 * dims.dim, vocabSize: 50257, tied: true });
 }
 
+/** A mixture of experts; `sharedFfnDim`: with a shared one. */
+const experts = (count: number, used: number, ffnDim: number, sharedFfnDim?: number): Record<string, number> => ({
+  ...{ expert_count: count, expert_used_count: used, expert_feed_forward_length: ffnDim },
+  ...(sharedFfnDim !== undefined && { expert_shared_feed_forward_length: sharedFfnDim }),
+});
+
 /** Llama 3.1's rope scaling. */
 const llama3 = (factor: number) => ({
   ...{ "rope.scaling.type": "llama3", "rope.scaling.factor": factor, "rope.scaling.low_freq_factor": 1, "rope.scaling.high_freq_factor": 4 },
@@ -119,6 +125,51 @@ export const SHAPES: Readonly<Record<string, NamedShape>> = {
     ...{ normEps: 1e-6, ropeBase: 500000 },
     ...{ dim: 4096, nLayers: 32, nHeads: 32, nKvHeads: 32, ffnDim: 11008, vocabSize: 100352, contextLength: 4096, tied: false },
   }),
+  "mixtral-8x7b": llama(
+    "mixtral-8x7b",
+    { ropeBase: 1e6, dim: 4096, nLayers: 32, nHeads: 32, nKvHeads: 8, ffnDim: 14336, vocabSize: 32000, contextLength: 32768, tied: false },
+    experts(8, 2, 14336),
+  ),
+  "mixtral-8x22b": llama(
+    "mixtral-8x22b",
+    { ropeBase: 1e6, dim: 6144, nLayers: 56, nHeads: 48, nKvHeads: 8, ffnDim: 16384, vocabSize: 32768, contextLength: 65536, tied: false },
+    experts(8, 2, 16384),
+  ),
+  "qwen1.5-moe-a2.7b": shape(
+    ...(["qwen1.5-moe-a2.7b", "qwen2moe"] as const),
+    { ropeBase: 1e6, normEps: 1e-6, dim: 2048, nLayers: 24, nHeads: 16, nKvHeads: 16, ffnDim: 5632, vocabSize: 151936, contextLength: 8192, tied: false },
+    experts(60, 4, 1408, 5632),
+  ),
+  "qwen2-57b-a14b": shape(
+    ...(["qwen2-57b-a14b", "qwen2moe"] as const),
+    { ropeBase: 1e6, normEps: 1e-6, dim: 3584, nLayers: 28, nHeads: 28, nKvHeads: 4, ffnDim: 18944, vocabSize: 151936, contextLength: 131072, tied: false },
+    experts(64, 8, 2560, 20480),
+  ),
+  "qwen3-30b-a3b": shape(
+    ...(["qwen3-30b-a3b", "qwen3moe"] as const),
+    { ropeBase: 1e6, normEps: 1e-6, headDim: 128, dim: 2048, nLayers: 48, nHeads: 32, nKvHeads: 4, ffnDim: 6144, vocabSize: 151936, contextLength: 40960, tied: false },
+    experts(128, 8, 768),
+  ),
+  "qwen3-235b-a22b": shape(
+    ...(["qwen3-235b-a22b", "qwen3moe"] as const),
+    { ropeBase: 1e6, normEps: 1e-6, headDim: 128, dim: 4096, nLayers: 94, nHeads: 64, nKvHeads: 4, ffnDim: 12288, vocabSize: 151936, contextLength: 40960, tied: false },
+    experts(128, 8, 1536),
+  ),
+  "olmoe-1b-7b": shape(
+    ...(["olmoe-1b-7b", "olmoe"] as const),
+    { dim: 2048, nLayers: 16, nHeads: 16, nKvHeads: 16, ffnDim: 1024, vocabSize: 50304, contextLength: 4096, tied: false },
+    experts(64, 8, 1024),
+  ),
+  "gpt-oss-20b": shape(
+    ...(["gpt-oss-20b", "gpt-oss"] as const),
+    { ropeBase: 150000, headDim: 64, window: 128, dim: 2880, nLayers: 24, nHeads: 64, nKvHeads: 8, ffnDim: 2880, vocabSize: 201088, contextLength: 131072, tied: false },
+    { ...experts(32, 4, 2880), "rope.scaling.type": "yarn", "rope.scaling.factor": 32, "rope.scaling.original_context_length": 4096 },
+  ),
+  "gpt-oss-120b": shape(
+    ...(["gpt-oss-120b", "gpt-oss"] as const),
+    { ropeBase: 150000, headDim: 64, window: 128, dim: 2880, nLayers: 36, nHeads: 64, nKvHeads: 8, ffnDim: 2880, vocabSize: 201088, contextLength: 131072, tied: false },
+    { ...experts(128, 4, 2880), "rope.scaling.type": "yarn", "rope.scaling.factor": 32, "rope.scaling.original_context_length": 4096 },
+  ),
   "gpt2": gpt("gpt2", { dim: 768, nLayers: 12, nHeads: 12, contextLength: 1024 }),
   "gpt2-medium": gpt("gpt2-medium", { dim: 1024, nLayers: 24, nHeads: 16, contextLength: 1024 }),
   "gpt2-large": gpt("gpt2-large", { dim: 1280, nLayers: 36, nHeads: 20, contextLength: 1024 }),

@@ -1,5 +1,6 @@
 import type { Linear, Norm } from "../tensor/fusion.ts";
 import type { Tensor } from "../tensor/tensor.ts";
+import { commonLinears, expertLinears, type ExpertsConfig, type ExpertsWeights } from "./experts.ts";
 
 export type { Norm } from "../tensor/fusion.ts";
 
@@ -14,6 +15,8 @@ export interface LayerWeights {
   /** Norms of q and k: [headDim] for all heads, [heads, headDim] one for each, or [heads * headDim] over the whole row. */
   readonly qNorm?: Norm;
   readonly kNorm?: Norm;
+  /** [nHeads], see AttentionShape. */
+  readonly sinkLogits?: Tensor;
   /** [dim, nHeads * headDim] */
   readonly o: Linear;
   /** On what attention adds to the residual stream. */
@@ -22,9 +25,11 @@ export interface LayerWeights {
   readonly ffnNorm?: Norm;
   /** [ffnDim, dim]; absent where the feed-forward block is not gated. */
   readonly gate?: Linear;
-  readonly up: Linear;
+  /** Absent, like `down`, where experts stand in the block's place. */
+  readonly up?: Linear;
   /** [dim, ffnDim] */
-  readonly down: Linear;
+  readonly down?: Linear;
+  readonly experts?: ExpertsWeights;
   readonly ffnPostNorm?: Norm;
 }
 
@@ -45,9 +50,14 @@ export interface Weights {
   readonly longRopeFactors?: { readonly short: Float32Array; readonly long: Float32Array };
 }
 
-/** The linears of a layer, in the order of their use. */
-export function layerLinears({ q, k, v, o, gate, up, down }: LayerWeights): Linear[] {
-  return [q, k, v, o, ...(gate ? [gate] : []), up, down];
+/** The linears of a layer that every token meets, in the order of their use. */
+export function denseLinears({ q, k, v, o, gate, up, down, experts }: LayerWeights): Linear[] {
+  return [q, k, v, o, ...[gate, up, down].filter((linear) => linear !== undefined), ...(experts ? commonLinears(experts) : [])];
+}
+
+/** All linears of a layer. */
+export function layerLinears(layer: LayerWeights): Linear[] {
+  return [...denseLinears(layer), ...(layer.experts ? expertLinears(layer.experts) : [])];
 }
 
 /** The norms of a layer. */
@@ -55,7 +65,7 @@ export function layerNorms({ attnNorm, qNorm, kNorm, attnPostNorm, ffnNorm, ffnP
   return [attnNorm, qNorm, kNorm, attnPostNorm, ffnNorm, ffnPostNorm].filter((norm) => norm !== undefined);
 }
 
-/** Every linear weight that one decode step reads, the output head included. */
+/** Every linear weight, the output head included. One decode step reads them all, but for the experts that its token did not choose. */
 export function linears(weights: Weights): Linear[] {
   return [...weights.layers.flatMap(layerLinears), weights.output];
 }
@@ -64,7 +74,7 @@ export function linears(weights: Weights): Linear[] {
 export function weightTensors(weights: Weights): Set<Tensor> {
   const { tokenEmbedding, positionEmbedding, embeddingNorm, outputNorm, layers } = weights;
   const parts = [...linears(weights), ...layers.flatMap(layerNorms), outputNorm, ...(embeddingNorm ? [embeddingNorm] : [])];
-  const tensors = [tokenEmbedding, positionEmbedding, ...parts.flatMap(({ weight, bias }) => [weight, bias])];
+  const tensors = [tokenEmbedding, positionEmbedding, ...layers.flatMap(({ experts, sinkLogits }) => [experts?.choiceBias, sinkLogits]), ...parts.flatMap(({ weight, bias }) => [weight, bias])];
   return new Set(tensors.filter((tensor) => tensor !== undefined));
 }
 
@@ -81,4 +91,11 @@ export function weightBytes(weights: Weights): number {
 /** Matrices, biases and norms, a tied tensor counted once. */
 export function parameterCount(weights: Weights): number {
   return [...weightTensors(weights)].reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+}
+
+/** Those of them that one token meets, where it chooses its experts. */
+export function activeParameterCount(weights: Weights, experts: ExpertsConfig | undefined): number {
+  const unused = experts ? 1 - experts.used / experts.count : 0;
+  const chosen = weights.layers.flatMap((layer) => (layer.experts ? expertLinears(layer.experts) : []));
+  return parameterCount(weights) - unused * chosen.reduce((sum, { weight, bias }) => sum + weight.rows * weight.cols + (bias ? bias.cols : 0), 0);
 }

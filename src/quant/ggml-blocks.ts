@@ -2,8 +2,8 @@ import { f16Table } from "./float16.ts";
 
 /** Decodes one block of a quantised type. */
 export interface BlockDecoder {
-  /** Where in a block its f16 scales and minima stand: a weight is finite exactly when they are. */
-  readonly scales: readonly number[];
+  /** Where in a block its f16 scales and minima stand: a weight is finite exactly when they are. Undefined: its scale is no f16. */
+  readonly scales?: readonly number[];
   /** Writes the block at byte `at` to out[to], out[to + 1], ... */
   readonly decode: (bytes: Uint8Array, at: number, out: Float32Array, to: number) => void;
 }
@@ -67,6 +67,16 @@ export const BLOCK_DECODERS: Readonly<Record<string, BlockDecoder>> = {
       }
     },
   },
+  MXFP4: {
+    decode(bytes, at, out, to) {
+      const d = halfPower(bytes[at]);
+      for (let j = 0; j < 16; j++) {
+        const q = bytes[at + 1 + j];
+        out[to + j] = E2M1_TWICE[q & 15] * d;
+        out[to + j + 16] = E2M1_TWICE[q >> 4] * d;
+      }
+    },
+  },
   Q8_0: {
     scales: [0],
     decode(bytes, at, out, to) {
@@ -75,6 +85,14 @@ export const BLOCK_DECODERS: Readonly<Record<string, BlockDecoder>> = {
     },
   },
 };
+
+/** The 16 values of a 4-bit float with 2 bits of exponent and 1 of mantissa, doubled: whole numbers. */
+export const E2M1_TWICE = Int8Array.of(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
+
+/** Half of the power of two that an exponent byte stands for, so that it fits the doubled values; 255 is NaN (OCP Microscaling Formats 1.0, sections 5.3 and 5.4). */
+export function halfPower(exponent: number): number {
+  return exponent === 255 ? NaN : 2 ** (exponent - 128);
+}
 
 function word(bytes: Uint8Array, at: number): number {
   return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24);

@@ -1,5 +1,5 @@
 import { Tensor } from "../tensor/tensor.ts";
-import { BLOCK_DECODERS, type BlockDecoder } from "./ggml-blocks.ts";
+import { BLOCK_DECODERS, type BlockDecoder, E2M1_TWICE, halfPower } from "./ggml-blocks.ts";
 import { K_BLOCK_DECODERS } from "./ggml-kquants.ts";
 import { f16Table } from "./float16.ts";
 
@@ -103,14 +103,14 @@ export function ggmlBytes(name: string, rows: number, cols: number): number {
   return rows * (cols / found.blockSize) * found.blockBytes;
 }
 
-/** What a matrix of this type is kept as in memory: the integers of Q8_0 and Q4_0 as they are (groups of 32), else f32. */
+/** What a matrix of this type is kept as in memory: the integers of Q8_0 and Q4_0, and MXFP4's values doubled, as they are (groups of 32), else f32. */
 export function nativeDtype(name: string): "f32" | "int8" | "int4" {
-  return name === "Q8_0" ? "int8" : name === "Q4_0" ? "int4" : "f32";
+  return name === "Q8_0" || name === "MXFP4" ? "int8" : name === "Q4_0" ? "int4" : "f32";
 }
 
 /**
  * Decodes whole rows from file blocks into a canonical tensor; exact. `target` is f32 for any type, int8 in groups of 32 for
- * Q8_0, or int4 for Q4_0. To decode a matrix in pieces, pass `target.slice(start, end)` and those rows' bytes.
+ * Q8_0 and MXFP4, or int4 for Q4_0. To decode a matrix in pieces, pass `target.slice(start, end)` and those rows' bytes.
  *
  * @param bytes Exactly the bytes of target's rows, at any alignment.
  * @returns the index in `target` of the first value that is not finite (for int8 and int4: of the first value of the first
@@ -128,7 +128,7 @@ export function decodeRows(name: string, bytes: Uint8Array, target: Tensor): num
   if (target.dtype !== nativeDtype(name) || target.group !== 32) {
     throw new RangeError(`${label(target)}: cannot decode ${name} into ${target.format} with groups of ${target.group}`);
   }
-  return splitBlocks(bytes, GGML_TYPES[name].blockBytes, target);
+  return name === "MXFP4" ? doubledBlocks(bytes, target) : splitBlocks(bytes, GGML_TYPES[name].blockBytes, target);
 }
 
 function label(tensor: Tensor): string {
@@ -173,10 +173,10 @@ function decodeFloats(name: string, bytes: Uint8Array, out: Float32Array): numbe
   }
   const { blockSize, blockBytes } = GGML_TYPES[name];
   const { scales, decode } = DECODERS[name];
-  let finite = true;
+  let finite = scales !== undefined;
   for (let at = 0, i = 0; at < bytes.length; at += blockBytes, i += blockSize) {
     decode(bytes, at, out, i);
-    for (let s = 0; s < scales.length; s++) finite = finite && (bytes[at + scales[s] + 1] & 0x7c) !== 0x7c;
+    if (scales) for (let s = 0; s < scales.length; s++) finite = finite && (bytes[at + scales[s] + 1] & 0x7c) !== 0x7c;
   }
   return finite ? -1 : firstNonFinite(out);
 }
@@ -198,6 +198,19 @@ function splitBlocks(bytes: Uint8Array, blockBytes: number, target: Tensor): num
   }
   if (!aligned) new Uint8Array(values.buffer, values.byteOffset, values.byteLength).set(new Uint8Array(out.buffer));
   const bad = firstNonFinite(scales);
+  return bad < 0 ? -1 : bad * 32;
+}
+
+/** MXFP4 blocks are an exponent, then nibbles, which name 4-bit floats. */
+function doubledBlocks(bytes: Uint8Array, { data, scales }: Tensor): number {
+  for (let block = 0, at = 0; block < scales!.length; block++, at += 17) {
+    scales![block] = halfPower(bytes[at]);
+    for (let j = 0; j < 16; j++) {
+      data[32 * block + j] = E2M1_TWICE[bytes[at + 1 + j] & 15];
+      data[32 * block + j + 16] = E2M1_TWICE[bytes[at + 1 + j] >> 4];
+    }
+  }
+  const bad = firstNonFinite(scales!);
   return bad < 0 ? -1 : bad * 32;
 }
 

@@ -1,5 +1,7 @@
 import type { Model } from "../model/decoder.ts";
-import { linears } from "../model/weights.ts";
+import type { ModelConfig } from "../model/config.ts";
+import { expertLinears, expertLoad } from "../model/experts.ts";
+import { denseLinears, type LayerWeights } from "../model/weights.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import type { Linear } from "../tensor/ops.ts";
 import { median } from "./bench.ts";
@@ -47,11 +49,22 @@ export function measuredSpeeds(model: Model, kernels: Kernels): readonly LinearS
 }
 
 /** The same by the roofline model (Williams et al. 2009): a step takes as long as its bytes or as its flops, whichever is longer. */
-export function givenSpeeds({ weights }: Model, { gbPerSecond, gflops }: GivenRoofline): readonly LinearSpeed[] {
-  const all = linears(weights);
-  const memoryMs = all.reduce((sum, { weight }) => sum + weight.bytes, 0) / gbPerSecond / 1e6;
-  const rowMs = all.reduce((sum, { weight }) => sum + 2 * weight.rows * weight.cols, 0) / gflops / 1e6;
-  return LADDER.map((rows) => ({ rows, stepMs: Math.max(memoryMs, rows * rowMs) }));
+export function givenSpeeds({ config, weights }: Model, { gbPerSecond, gflops }: GivenRoofline): readonly LinearSpeed[] {
+  return LADDER.map((rows) => {
+    const work = [...weights.layers.flatMap((layer) => workOf(config, layer, rows)), { linear: weights.output, rows }];
+    const memoryMs = work.reduce((sum, { linear: { weight } }) => sum + weight.bytes, 0) / gbPerSecond / 1e6;
+    const computeMs = work.reduce((sum, { linear: { weight }, rows: own }) => sum + 2 * own * weight.rows * weight.cols, 0) / gflops / 1e6;
+    return { rows, stepMs: Math.max(memoryMs, computeMs) };
+  });
+}
+
+/** The linears of a layer that a step of `rows` rows runs, and over how many of them: as many experts as such a step meets, most likely. */
+function workOf({ experts }: ModelConfig, layer: LayerWeights, rows: number): { linear: Linear; rows: number }[] {
+  const work = denseLinears(layer).map((linear) => ({ linear, rows }));
+  if (!experts || !layer.experts) return work;
+  const load = expertLoad(experts, rows);
+  const met = expertLinears(layer.experts).slice(0, 3 * load.experts);
+  return [...work, ...met.map((linear) => ({ linear, rows: load.rows }))];
 }
 
 /** Rows at which the linears turn from memory-bound to compute-bound: the fewest at which a row is nearly as cheap as it gets. */
@@ -80,26 +93,26 @@ export function autoBudget(speeds: readonly LinearSpeed[], tpotMs?: number): num
  * Times the linears of one layer after another, so that they come from memory, and scales up to the bytes of all; the median, since
  * other programs may take a core away at any time.
  */
-function timeLinears({ weights }: Model, kernels: Kernels, rows: number): number {
-  const all = linears(weights);
-  const perLayer = (all.length - 1) / weights.layers.length;
-  const total = all.reduce((sum, { weight }) => sum + weight.bytes, 0);
-  const most = (side: (linear: Linear) => number) => all.slice(0, perLayer).reduce((max, linear) => Math.max(max, side(linear)), 0);
+function timeLinears({ config, weights }: Model, kernels: Kernels, rows: number): number {
+  const layers = weights.layers.map((layer) => workOf(config, layer, rows));
+  const bytesOf = (work: readonly { linear: Linear }[]) => work.reduce((sum, { linear: { weight } }) => sum + weight.bytes, 0);
+  const total = layers.reduce((sum, work) => sum + bytesOf(work), weights.output.weight.bytes);
+  const most = (side: (linear: Linear) => number) => layers.flat().reduce((max, { linear }) => Math.max(max, side(linear)), 0);
   const x = kernels.alloc("f32", [rows * most(({ weight }) => weight.cols)]);
   const out = kernels.alloc("f32", [rows * most(({ weight }) => weight.rows)]);
   for (let i = 0; i < x.f32.length; i++) x.f32[i] = ((i * 29) % 97) / 97 - 0.5;
-  const run = ({ weight, bias }: Linear) => kernels.linear(out.as([rows, weight.rows]), x.as([rows, weight.cols]), weight, bias);
+  const run = ({ linear: { weight, bias }, rows: own }: { linear: Linear; rows: number }) =>
+    kernels.linear(out.as([own, weight.rows]), x.as([own, weight.cols]), weight, bias);
   try {
-    run(all[0]);
+    run(layers[0][0]);
     const msPerByte: number[] = [];
     const started = performance.now();
     const spent = () => performance.now() - started;
     for (let layer = rows; spent() < RUNG_MS || (msPerByte.length < 3 && spent() < 8 * RUNG_MS); layer++) {
-      const at = (layer % weights.layers.length) * perLayer;
-      const own = all.slice(at, at + perLayer);
+      const own = layers[layer % layers.length];
       const before = performance.now();
       own.forEach(run);
-      msPerByte.push((performance.now() - before) / own.reduce((sum, { weight }) => sum + weight.bytes, 0));
+      msPerByte.push((performance.now() - before) / bytesOf(own));
     }
     return median(msPerByte) * total;
   } finally {

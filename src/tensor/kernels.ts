@@ -1,4 +1,5 @@
 import type { FusedKernels } from "./fusion.ts";
+import type { Routing } from "./routing.ts";
 import type { PlainDType, Tensor } from "./tensor.ts";
 
 /** How keys or values are stored. */
@@ -62,13 +63,21 @@ export interface AttentionShape {
   readonly softCap?: number;
   /** By head: a key's score falls by this much for each position that it lies before the query (ALiBi, Press et al. 2021); after the cap. */
   readonly slopes?: Float32Array;
+  /** [nHeads]: one more score in every softmax of a head, of a key without a value: attention may look at nothing (gpt-oss; Miller 2023). */
+  readonly sinkLogits?: Tensor;
 }
 
 /** Which elements rotate together: `interleaved` pairs (2i, 2i+1) as in Llama's own code, `halves` pairs (i, i + n/2) as in GPT-NeoX. */
 export type RopeStyle = "interleaved" | "halves";
 
-/** `relu2`: the square of max(0, x) (So et al. 2021). */
-export type Activation = "silu" | "gelu" | "relu2";
+/**
+ * `relu2`: the square of max(0, x) (So et al. 2021). `swiglu_oai`: gpt-oss's gate, clamped and never quite closed, which has no meaning without an up:
+ * with g = min(gate, 7) and u = up no further than 7 from 0, it is g * sigmoid(1.702 g) * (u + 1) (OpenAI 2025, "gpt-oss-120b & gpt-oss-20b").
+ */
+export type Activation = "silu" | "gelu" | "relu2" | "swiglu_oai";
+
+/** Slope and limit of `swiglu_oai`. */
+export const SWIGLU_OAI = { alpha: 1.702, limit: 7 } as const;
 
 /** What `adjust` makes of every value x: x * by, by * tanh(x / by), or x no further than `by` from 0. */
 export type Adjustment = "scale" | "cap" | "clamp";
@@ -126,7 +135,7 @@ export interface Kernels {
   quantize?(out: Tensor, x: Tensor, scale?: number): void;
   /** out[i] = row ids[i] of table [rows, cols]. */
   embed(out: Tensor, table: Tensor, ids: Int32Array): void;
-  /** out[i] = x[ids[i]]. */
+  /** out[i] = x[ids[i]], in the format of x: f32, or what `quantize` made of it. */
   gather(out: Tensor, x: Tensor, ids: Int32Array): void;
   /**
    * Every run of weight.cols values: out = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019). out may be x. The rows of a weight
@@ -148,8 +157,8 @@ export interface Kernels {
   attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape, sinkQ?: Tensor): void;
   /** The textbook's first step: scores[h, i, c] = scale * q_ih . k_jh for one segment, j = keyPosition(c); -Infinity where j is not visible. */
   attentionScores(scores: Tensor, q: Tensor, segment: Segment, layer: number, shape: AttentionShape, sinkQ?: Tensor): void;
-  /** Softmax of every row, in place. */
-  softmax(x: Tensor): void;
+  /** Softmax of every row of x [heads, .., cols], in place; with one more score by head, as AttentionShape says, whose weight is left out. */
+  softmax(x: Tensor, sinkLogits?: Tensor): void;
   /** The textbook's last step: out_ih = sum over c of weights[h, i, c] * v_jh, j = keyPosition(c), for one segment. */
   attentionMix(out: Tensor, weights: Tensor, segment: Segment, layer: number, shape: AttentionShape): void;
   /** out = act(gate) * up (Shazeer 2020). */
@@ -160,6 +169,10 @@ export interface Kernels {
   adjust(x: Tensor, how: Adjustment, by: number): void;
   /** x += y. */
   add(x: Tensor, y: Tensor): void;
+  /** Chooses experts by the logits of a router [tokens, count]: see `route` in routing.ts. Cost-only kernels choose as `spreadEvenly` says. */
+  route(ids: Int32Array, weights: Tensor, logits: Tensor, routing: Routing, bias?: Tensor): void;
+  /** out[p / used] += weights[p] * x[i] for every p = places[i], rounded down, with weights [tokens, used]. No two places share a row of out. */
+  scatterAdd(out: Tensor, x: Tensor, weights: Tensor, places: Int32Array): void;
   /** Several ops in one pass, where the backend has that. */
   readonly fused?: FusedKernels;
   /** Ends threads, if there are any. */

@@ -1,11 +1,20 @@
 import { Arena } from "./arena.ts";
 import { type Fusion, FUSIONS, type Linear, type Norm } from "./fusion.ts";
-import type { Activation, Adjustment, AttentionShape, Kernels, KvPage, RopeStyle, Segment } from "./kernels.ts";
+import type { Activation, Adjustment, AttentionShape, Kernels, RopeStyle, Segment } from "./kernels.ts";
 import type { Ledger, OpCost, OpKind } from "./ledger.ts";
+import { attentionCost, kvFormat, linearCost, NOTHING, positionBytes, rowsBytes } from "./op-costs.ts";
+import { type Choice, choices, type Routing } from "./routing.ts";
 import { keyColumns, visiblePairs, visiblePositions } from "./segments.ts";
 import type { Tensor } from "./tensor.ts";
 
 export type { Linear, Norm } from "./fusion.ts";
+
+/** What a router chose for a batch. */
+export interface Routes {
+  /** [tokens, used] */
+  readonly weights: Tensor;
+  readonly choices: readonly Choice[];
+}
 
 /** `tiled`: online softmax, no scores in memory. `naive`: the textbook's three steps over a [heads, queries, keys] matrix. */
 export type AttentionMethod = "tiled" | "naive";
@@ -158,9 +167,10 @@ export class Ops {
     return out;
   }
 
-  /** Rows `ids` of x -> [ids, cols]. */
+  /** Rows `ids` of x, in its format -> [ids, cols]. */
   gather(name: string, x: Tensor, ids: Int32Array): Tensor {
-    const out = this.arena.take(name, [ids.length, x.cols]);
+    const shape = [ids.length, x.cols];
+    const out = x.dtype === "int8" || x.dtype === "int16" ? this.arena.takeIntegers(name, shape, x.dtype) : this.arena.take(name, shape);
     const started = this.start();
     this.kernels.gather(out, x, ids);
     this.plain(name, "elementwise", out, out.bytes + ids.byteLength, 0, started);
@@ -235,7 +245,7 @@ export class Ops {
         const flops = visiblePairs(segments) * shape.nHeads * (4 * shape.headDim + 5);
         const readKv = visiblePositions(segments) * positionBytes(segments[0].pages[0]);
         const readActivations = q.bytes + (sinkQ ? sinkQ.bytes : 0);
-        this.write("attention", { ...attentionCost(q, segments, shape), flops, readKv, readActivations }, out, started);
+        this.write("attention", { ...attentionCost(q, segments, shape), flops, readKv, readActivations, readWeights: shape.sinkLogits?.bytes ?? 0 }, out, started);
       }
     }
     return out;
@@ -275,6 +285,42 @@ export class Ops {
     this.plain(name, "elementwise", x, x.bytes + y.bytes, x.rows * x.cols, started);
   }
 
+  /** A tensor of zeros: what sums begin with. */
+  zeros(name: string, shape: readonly number[]): Tensor {
+    const out = this.arena.take(name, shape);
+    const started = this.start();
+    out.f32.fill(0);
+    this.plain(name, "elementwise", out, 0, 0, started);
+    return out;
+  }
+
+  /** Experts for every row of a router's logits [tokens, count], `bias` [count] helping to choose; 6 flops a logit. */
+  route(name: string, logits: Tensor, routing: Routing, bias?: Tensor): Routes {
+    if (logits.cols !== routing.count) mismatch(name, `logits [${logits.shape}] and ${routing.count} experts`);
+    const weights = this.arena.take(name, [logits.rows, routing.used]);
+    const ids = new Int32Array(logits.rows * routing.used);
+    const started = this.start();
+    this.kernels.route(ids, weights, logits, routing, bias);
+    if (this.ledger.on) {
+      const cost = { ...NOTHING, m: logits.rows, n: routing.count, flops: 6 * logits.rows * routing.count, readActivations: logits.bytes };
+      this.write(name, { ...cost, readWeights: bias ? bias.bytes : 0, writtenActivations: weights.bytes + ids.byteLength }, weights, started);
+    }
+    return { weights, choices: choices(ids, routing.count) };
+  }
+
+  /** Adds the rows of x, each times its weight, to the rows of `out` whose tokens chose them (see Choice); 2 flops a value. Writes those rows only. */
+  scatterAdd(name: string, out: Tensor, x: Tensor, weights: Tensor, places: Int32Array): void {
+    if (out.cols !== x.cols || x.rows !== places.length || weights.rows !== out.rows) {
+      mismatch(name, `out [${out.shape}], x [${x.shape}], weights [${weights.shape}] and ${places.length} places`);
+    }
+    const started = this.start();
+    this.kernels.scatterAdd(out, x, weights, places);
+    if (this.ledger.on) {
+      const readActivations = 2 * x.bytes + (weights.bytes / (weights.rows * weights.cols) + Int32Array.BYTES_PER_ELEMENT) * places.length;
+      this.write(name, { ...NOTHING, m: x.rows, n: x.cols, flops: 2 * x.rows * x.cols, readActivations, writtenActivations: x.bytes }, out, started);
+    }
+  }
+
   /** Picks a token from one row of logits [1, vocabSize]; 1 flop a value. */
   sample(logits: Tensor, pick: (values: Float32Array) => number): number {
     const started = this.start();
@@ -304,8 +350,8 @@ export class Ops {
         this.write("attention_scores", { ...cost, flops: product, readKv, readActivations: rowBytes * (sinkQ ? 2 : 1) }, scores, started);
       }
       started = this.start();
-      kernels.softmax(scores);
-      if (cost) this.write("softmax", { ...cost, flops: 5 * values, readActivations: scores.bytes }, scores, started);
+      kernels.softmax(scores, shape.sinkLogits);
+      if (cost) this.write("softmax", { ...cost, flops: 5 * values, readActivations: scores.bytes, readWeights: shape.sinkLogits?.bytes ?? 0 }, scores, started);
 
       started = this.start();
       kernels.attentionMix(out, scores, segment, layer, shape);
@@ -343,42 +389,6 @@ export class Ops {
   }
 }
 
-const NOTHING: OpCost = {
-  ...{ kind: "elementwise", m: 0, n: 0, k: 0, dtype: "f32", flops: 0 },
-  ...{ readWeights: 0, readKv: 0, readActivations: 0, writtenKv: 0, writtenActivations: 0 },
-};
-
-/** Of linears over the same x: weights and biases read, x read once. */
-function linearCost(x: Tensor, parts: readonly Linear[]): OpCost {
-  const [m, k] = [x.rows, x.cols];
-  let [n, readWeights] = [0, 0];
-  for (const { weight, bias } of parts) {
-    n += weight.rows;
-    readWeights += weight.bytes + (bias ? bias.bytes : 0);
-  }
-  return { ...NOTHING, kind: m === 1 ? "gemv" : "gemm", m, n, k, dtype: parts[0].weight.format, flops: 2 * m * n * k, readWeights, readActivations: x.bytes };
-}
-
 function mismatch(name: string, found: string): never {
   throw new RangeError(`${name}: shapes do not fit: ${found}`);
-}
-
-/** Bytes of a page's keys or values that belong to one position of one layer, scales included. */
-function rowsBytes({ bytes, shape }: Tensor): number {
-  return bytes / (shape[0] * shape[2]);
-}
-
-function positionBytes({ k, v }: KvPage): number {
-  return rowsBytes(k) + rowsBytes(v);
-}
-
-/** "int8", or "int8/int4" where keys and values differ. */
-function kvFormat([{ pages }]: readonly Segment[]): string {
-  const { k, v } = pages[0];
-  return k.format === v.format ? k.format : `${k.format}/${v.format}`;
-}
-
-function attentionCost(q: Tensor, segments: readonly Segment[], { headDim }: AttentionShape): OpCost {
-  const longest = segments.reduce((max, segment) => Math.max(max, keyColumns(segment)), 0);
-  return { ...NOTHING, kind: "attention", m: q.rows, n: longest, k: headDim, dtype: kvFormat(segments) };
 }

@@ -1,4 +1,5 @@
 import type { Kernels } from "./kernels.ts";
+import { spreadEvenly } from "./routing.ts";
 import { ghost } from "./tensor.ts";
 
 const nothing = () => {};
@@ -32,6 +33,8 @@ export function shapeKernels(): Kernels {
     activate: nothing,
     adjust: nothing,
     add: nothing,
+    route: (ids, _weights, logits, routing) => spreadEvenly(ids, routing, logits.rows),
+    scatterAdd: nothing,
     close: nothing,
   };
 }

@@ -112,6 +112,26 @@ describe("decodeRows", () => {
     expect(decodeRows(type, bytes, zeros(dtype, [4, 512]))).toBe(40 * 32);
   });
 
+  it("MXFP4: the OCP table of 4-bit floats times a power of two, exact as doubled integers too", () => {
+    // OCP Microscaling Formats 1.0, table 5: E2M1 without infinities; E8M0 127 is 1.
+    const table = [0, 0.5, 1, 1.5, 2, 3, 4, 6, -0, -0.5, -1, -1.5, -2, -3, -4, -6];
+    const bytes = new Uint8Array(34);
+    for (const [block, exponent] of [127, 120].entries()) {
+      bytes[17 * block] = exponent;
+      for (let j = 0; j < 16; j++) bytes[17 * block + 1 + j] = j | ((15 - j) << 4);
+    }
+    const [floats, integers] = [zeros("f32", [1, 64]), zeros("int8", [1, 64])];
+    expect([decodeRows("MXFP4", bytes, floats), decodeRows("MXFP4", bytes, integers)]).toEqual([-1, -1]);
+    expect(nativeDtype("MXFP4")).toBe("int8");
+    for (let i = 0; i < 64; i++) {
+      const code = i % 32 < 16 ? i % 16 : 15 - (i % 16);
+      expect(floats.at(i)).toBeCloseTo(table[code] * (i < 32 ? 1 : 2 ** -7), 12);
+      expect(integers.at(i)).toBeCloseTo(floats.at(i), 12);
+    }
+    bytes[17] = 255;
+    expect([decodeRows("MXFP4", bytes, floats), decodeRows("MXFP4", bytes, integers)]).toEqual([32, 32]);
+  });
+
   it("refuses what cannot be", () => {
     const named = zeros("f32", [2, 32], 32, "w");
     expect(() => decodeRows("Q8_0", new Uint8Array(67), named)).toThrow("tensor w [2, 32]: expected 68 bytes of Q8_0, found 67");
@@ -132,7 +152,7 @@ describe("the types", () => {
     expect(describeType(4)).toBe("Q4_2 (type 4, removed from GGML)");
     expect(describeType(14)).toBe("Q6_K");
     expect(decodableTypes()).toEqual(
-      ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "BF16"],
+      ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "BF16", "MXFP4"],
     );
     expect(canDecode("constructor")).toBe(false);
     expect(nativeDtype("Q4_K")).toBe("f32");

@@ -418,7 +418,7 @@ describe("the ledger of an engine", () => {
     expect(decode!.byKind.gemv!.calls).toBe(10 * 15);
     expect(decode!.byKind.gemm).toBeUndefined();
     const { layers, output } = engine.model.weights;
-    const linear = layers.flatMap(({ q, k, v, o, gate, up, down }) => [q, k, v, o, gate!, up, down]).concat(output);
+    const linear = layers.flatMap(({ q, k, v, o, gate, up, down }) => [q, k, v, o, gate!, up!, down!]).concat(output);
     expect(decode!.byKind.gemv!.read.weights).toBe(10 * linear.reduce((sum, { weight }) => sum + weight.bytes, 0));
     expect(decode!.byKind.sampling!.calls).toBe(10);
   });

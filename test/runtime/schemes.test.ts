@@ -35,7 +35,7 @@ describe("weights", () => {
     const { read } = engine.breakdown().decode!.byKind.gemv!;
     const all = linears(engine.model.weights);
     expect(read.weights).toBe(all.reduce((sum, { weight }) => sum + weight.bytes, 0));
-    const inner = engine.model.weights.layers.flatMap(({ q, k, v, o, up, down }) => [q, k, v, o, up, down].map(({ weight }) => weight));
+    const inner = engine.model.weights.layers.flatMap(({ q, k, v, o, up, down }) => [q, k, v, o, up!, down!].map(({ weight }) => weight));
     for (const weight of inner) expect(weight.bytes).toBeCloseTo(weight.rows * weight.cols * bytes * (weights === "int8:64" && weight.cols === 96 ? (1 + 8 / 96) / bytes : 1), 6);
     // The head stays at 8 bits, as llama.cpp keeps it at more than 4.
     expect(engine.model.weights.output.weight.dtype).toBe(weights === "f32" ? "f32" : "int8");
@@ -44,11 +44,11 @@ describe("weights", () => {
 
   it("a scale a row; columns that int4 cannot have become int8", async () => {
     const engine = await load({ weights: "int8:row" });
-    expect(engine.model.weights.layers[0].down.weight.scales!.length).toBe(64);
+    expect(engine.model.weights.layers[0].down!.weight.scales!.length).toBe(64);
     engine.close();
     const odd = await load({ weights: "int4" }, ggufModel(6, { ...SHAPE, ffnDim: 44 }));
     const { down, up } = odd.model.weights.layers[0];
-    expect([down.weight.dtype, up.weight.dtype]).toEqual(["int8", "int4"]);
+    expect([down!.weight.dtype, up!.weight.dtype]).toEqual(["int8", "int4"]);
     odd.close();
   });
 

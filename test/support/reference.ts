@@ -1,4 +1,5 @@
 import type { ModelConfig, RopeConfig } from "../../src/model/config.ts";
+import { referenceMixture } from "./reference-experts.ts";
 
 /** Reads one weight, dequantised, row-major; undefined where the model has no such tensor. */
 export type ReadTensor = (name: string) => ArrayLike<number> | undefined;
@@ -47,15 +48,21 @@ export function referenceLogits(config: ModelConfig, read: ReadTensor, tokens: r
     const q = h.map((x, i) => turned(headNormed(at("attn_q_norm"), clamped(project(at("attn_q"), x))), i));
     const k = h.map((x, i) => turned(headNormed(at("attn_k_norm"), clamped(project(at("attn_k"), x))), i));
     const v = h.map((x) => clamped(project(at("attn_v"), x)));
+    // gpt-oss calls the norm before its experts post_attention_norm.
+    const before = (config.normPlacement ?? "before") === "before";
+    const ffnNorm = at(before && read(at("post_attention_norm.weight")) ? "post_attention_norm" : "ffn_norm");
     const attended = h.map((_, i) => {
       const first = Math.max(0, i - window + 1);
-      const mixed = attend(config, q[i], k.slice(first, i + 1), v.slice(first, i + 1));
-      return scaled(normIfAny(at("post_attention_norm"), project(at("attn_output"), mixed)));
+      const mixed = attend(config, q[i], k.slice(first, i + 1), v.slice(first, i + 1), read(at("attn_sinks.weight")));
+      return scaled(normIfAny(at(before ? "none" : "post_attention_norm"), project(at("attn_output"), mixed)));
     });
+    const { experts } = config;
+    const block = (x: Vector) =>
+      experts && layer >= experts.denseLayers ? referenceMixture(experts, gateOf(config), at, read, x) : feedForward(config, (part, y) => project(at(part), y), x);
     const between = config.parallelResidual ? stream : stream.map((x, i) => plus(x, attended[i]));
     const fed = between.map((x, i) => {
-      const own = config.parallelResidual && !read(at("ffn_norm.weight")) ? h[i] : normIfAny(at("ffn_norm"), x);
-      return scaled(normIfAny(at("post_ffw_norm"), feedForward(config, (part, y) => project(at(part), y), own)));
+      const own = config.parallelResidual && !read(at("ffn_norm.weight")) ? h[i] : normIfAny(ffnNorm, x);
+      return scaled(normIfAny(at("post_ffw_norm"), block(own)));
     });
     stream = stream.map((x, i) => plus(plus(x, attended[i]), fed[i]));
   }
@@ -74,7 +81,7 @@ export function probabilities(logits: ArrayLike<number>): Vector {
 }
 
 /** Attention is all you need, section 3.2.1, with the heads of k and v shared by groups of queries (Ainslie et al. 2023). */
-function attend(config: ModelConfig, q: Vector, keys: readonly Vector[], values: readonly Vector[]): Vector {
+function attend(config: ModelConfig, q: Vector, keys: readonly Vector[], values: readonly Vector[], sinkLogits?: ArrayLike<number>): Vector {
   const { headDim, nHeads, nKvHeads, attentionScale = 1 / Math.sqrt(headDim), attentionCap, alibi } = config;
   const outputs = heads(q, headDim).map((query, head) => {
     const group = Math.floor(head / (nHeads / nKvHeads));
@@ -83,7 +90,8 @@ function attend(config: ModelConfig, q: Vector, keys: readonly Vector[], values:
       const bent = attentionCap === undefined ? score : attentionCap * Math.tanh(score / attentionCap);
       return alibi === undefined ? bent : bent - slopes(nHeads, alibi)[head] * (keys.length - 1 - j);
     });
-    const weights = probabilities(scores);
+    // gpt-oss: a last key without a value.
+    const weights = probabilities(sinkLogits ? [...scores, sinkLogits[head]] : scores);
     const mixed = new Float64Array(headDim);
     values.forEach((value, j) => heads(value, headDim)[group].forEach((element, e) => (mixed[e] += weights[j] * element)));
     return mixed;
@@ -100,10 +108,21 @@ function slopes(n: number, steepest: number): number[] {
 
 function feedForward(config: ModelConfig, project: (part: string, x: Vector) => Vector, x: Vector): Vector {
   const up = project("ffn_up", x);
-  const act = { silu: (t: number) => t * (1 / (1 + Math.exp(-t))), gelu: geluTanh, relu2: (t: number) => Math.max(t, 0) ** 2 }[config.activation];
+  const act = activationOf(config);
   if (config.ffn === "plain") return project("ffn_down", up.map(act));
   const gate = project("ffn_gate", x);
   return project("ffn_down", up.map((u, i) => u * act(gate[i])));
+}
+
+function activationOf({ activation }: ModelConfig): (x: number) => number {
+  if (activation === "swiglu_oai") throw new Error("reference: swiglu_oai is no activation by itself");
+  return { silu: (t: number) => t * (1 / (1 + Math.exp(-t))), gelu: geluTanh, relu2: (t: number) => Math.max(t, 0) ** 2 }[activation];
+}
+
+/** What a gate makes of an up: act(gate) * up, or gpt-oss's rule (`swiglu` in its torch implementation). */
+function gateOf(config: ModelConfig): (gate: number, up: number) => number {
+  if (config.activation !== "swiglu_oai") return (gate, up) => activationOf(config)(gate) * up;
+  return (gate, up) => (Math.min(gate, 7) / (1 + Math.exp(-1.702 * Math.min(gate, 7)))) * (Math.max(-7, Math.min(7, up)) + 1);
 }
 
 /** Hendrycks and Gimpel 2016, section 2, the approximation by tanh. */

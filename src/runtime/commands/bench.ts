@@ -3,7 +3,7 @@ import { createModel, type Model } from "../../model/decoder.ts";
 import { loadWeights } from "../../model/load.ts";
 import { randomWeights } from "../../model/random-weights.ts";
 import { SHAPES } from "../../model/shapes.ts";
-import { parameterCount, weightBytes } from "../../model/weights.ts";
+import { activeParameterCount, parameterCount, weightBytes } from "../../model/weights.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
 import type { ActivationFormat } from "../../tensor/ops.ts";
 import { shapeKernels } from "../../tensor/shapes.ts";
@@ -66,12 +66,13 @@ export const bench: Command = {
     const { gbPerSecond } = measured.decode;
     const bandwidthShare = machine && gbPerSecond !== null ? gbPerSecond / machine.readBandwidthGBs : null;
     const speeds = { ...measured, decode: { ...measured.decode, bandwidthShare } };
-    const facts = { backend: kernels.name, threads, batch, fusions: kernels.fused ? fusions : fusions.filter((fusion) => fusion === "outputs"), model: { parameters, bytes: weightBytes(model.weights), bytesPerDecodeStep }, kv: { ...kv, bytesPerToken: kvBytesPerToken } };
+    const activeParameters = activeParameterCount(model.weights, model.config.experts);
+    const facts = { backend: kernels.name, threads, batch, fusions: kernels.fused ? fusions : fusions.filter((fusion) => fusion === "outputs"), model: { parameters, ...(activeParameters < parameters && { activeParameters }), bytes: weightBytes(model.weights), bytesPerDecodeStep }, kv: { ...kv, bytesPerToken: kvBytesPerToken } };
     if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, machine, ...speeds }, null, 2)}\n`);
     const { prefill, decode, breakdown } = speeds;
     const each = batch === 1 ? "" : ` in each of ${batch} sequences`;
     const lines = [
-      `${model.config.name}: ${count(parameters)} parameters, ${formatBytes(facts.model.bytes)}, ${kernels.name} kernels`,
+      `${model.config.name}: ${count(parameters)} parameters${activeParameters < parameters ? ` (a token meets ${count(activeParameters)})` : ""}, ${formatBytes(facts.model.bytes)}, ${kernels.name} kernels`,
       `one decode step reads ${formatBytes(bytesPerDecodeStep)}; a token takes ${formatBytes(kvBytesPerToken)} of KV cache (${describeFormats(kv)})`,
       ...(prefill.tokensPerSecond === null ? [] : [`prefill of ${promptTokens}${each}: ${count(prefill.tokensPerSecond)} tokens/s${between(prefill.spread)}, ${prefill.gops!.toFixed(1)} GOPS`]),
       ...(decode.tokensPerSecond === null ? [] : [`decode of ${tokens}${each}: ${count(decode.tokensPerSecond)} tokens/s${between(decode.spread)}, ${decode.gbPerSecond!.toFixed(2)} GB/s`]),

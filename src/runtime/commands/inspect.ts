@@ -1,9 +1,12 @@
 import { describeBlocks } from "../../model/describe.ts";
+import type { ModelConfig } from "../../model/config.ts";
 import { loadWeights } from "../../model/load.ts";
 import type { GgufValue } from "../../model/formats/gguf-values.ts";
 import { weightBytes } from "../../model/weights.ts";
 import { matrixFormat } from "../../model/placement.ts";
 import { canDecode } from "../../quant/ggml.ts";
+import type { ExpertsConfig } from "../../model/experts.ts";
+import { expectedExperts } from "../../tensor/routing.ts";
 import { describeFormat, KEEP } from "../../quant/scheme.ts";
 import { storageBytes } from "../../tensor/tensor.ts";
 import { shapeKernels } from "../../tensor/shapes.ts";
@@ -31,11 +34,11 @@ export const inspect: Command = {
     const tensors = [...file.tensors.values()].map((info) => {
       const { name, shape, type, bytes } = info;
       if (!canDecode(type)) return { name, shape, type, bytes, keptAs: "nothing (unsupported)", bytesInMemory: 0, bytesPerToken: 0 };
-      const format = shape.length === 2 ? matrixFormat(info, tied, placement) : { dtype: "f32" as const, group: 0 };
+      const format = shape.length >= 2 ? matrixFormat(info, tied, placement) : { dtype: "f32" as const, group: 0 };
       const bytesInMemory = storageBytes(format.dtype, shape, format.group || shape[shape.length - 1]);
-      // An embedding is read a row at a time, unless it is the output head too.
+      // An embedding is read a row at a time, unless it is the output head too; of the experts, those that a token chooses.
       const byRow = name === "position_embd.weight" || (name === "token_embd.weight" && !tied);
-      return { name, shape, type, bytes, keptAs: describeFormat(format), bytesInMemory, bytesPerToken: byRow ? bytesInMemory / shape[0] : bytesInMemory };
+      return { name, shape, type, bytes, keptAs: describeFormat(format), bytesInMemory, bytesPerToken: byRow ? bytesInMemory / shape[0] : bytesInMemory * chosenShare(config, name) };
     });
     const reads = (context: number) => decodeStepReads(config, weights, kernels, context);
     const facts = {
@@ -43,6 +46,7 @@ export const inspect: Command = {
       config,
       blocks: describeBlocks(config, weights),
       parameters: tensors.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0),
+      ...(config.experts && { activeParameters: tensors.reduce((sum, { name, shape }) => sum + chosenShare(config, name) * shape.reduce((a, b) => a * b, 1), 0) }),
       bytesInMemory: weightBytes(weights),
       tokenizer: { vocabSize: tokenizer.vocabSize, bos: tokenizer.bos ?? null, eos: tokenizer.eos, addBos: tokenizer.addBos },
       decodeStep: { firstToken: reads(1), fullContext: reads(config.contextLength) },
@@ -65,12 +69,23 @@ export const inspect: Command = {
       ...tensors.map(tensorLine),
       "",
       ...(file.metadata.size > 0 ? [...Object.entries(metadata).map(([key, value]) => `  ${key} = ${JSON.stringify(value, jsonSafe)}`), ""] : []),
+      ...(config.experts ? [expertsLine(config.experts, facts.activeParameters!)] : []),
       `One decode step reads ${formatBytes(firstToken.weights)} of weights in the plain layout (scalar kernels; wasm packs Q8_0 and Q4_0 a little tighter). At the first position it reads ${formatBytes(firstToken.kv)} of KV cache, ` +
         `at the last (${count(config.contextLength)}) ${formatBytes(fullContext.kv)}.`,
     ];
     await io.out(`${lines.join("\n")}\n`);
   },
 };
+
+/** The part of a tensor's rows that one token meets. */
+function chosenShare({ experts }: ModelConfig, name: string): number {
+  return experts && /\.ffn_(gate|up|down|gate_up)(_exps|\.\d+)\./.test(name) ? experts.used / experts.count : 1;
+}
+
+function expertsLine(experts: ExpertsConfig, active: number): string {
+  const met = [4, 16, 64].map((tokens) => `${tokens} tokens about ${Math.round(expectedExperts(experts, tokens))}`);
+  return `A token meets ${count(active)} of the parameters. In one step ${met.join(", ")} of a layer's ${experts.count} experts.`;
+}
 
 function plain(value: GgufValue): unknown {
   if (value.type !== "array") return value.value;

@@ -66,7 +66,7 @@ export const project: Command = {
     const check = here && (await checkHere(shape, formats.weights.name, workload, here, options));
     const unverified = Object.fromEntries(hardware.flatMap((device) => (device.unverified?.length ? [[device.name, device.unverified]] : [])));
     if (json) return io.out(asJson({ ...facts, bytes: trace.bytes, energySource: options.energy!.source, unverified, projections, ...(check && { check }) }));
-    const perWeight = on.model.weights.layers[0].up.weight;
+    const perWeight = on.model.weights.layers[0].q.weight;
     const head = [
       `${facts.shape}, ${facts.weights} weights (${(perWeight.bytes / (perWeight.rows * perWeight.cols)).toFixed(3)} bytes each with scales, ${formatBytes(trace.bytes.weights)} in all), ` +
         `${facts.kv} KV cache (${formatBytes(trace.bytes.kv)}), ${facts.activations} activations`,

@@ -1,4 +1,5 @@
 import type { OpRecord, Traffic } from "../../tensor/ledger.ts";
+import { expertLinears } from "../../model/experts.ts";
 import { type LayerWeights, layerNorms, type Norm } from "../../model/weights.ts";
 import type { Linear } from "../../tensor/ops.ts";
 import type { Hardware } from "./hardware.ts";
@@ -35,9 +36,11 @@ export interface StageTime {
 }
 
 /** Linears whose rows are divided: each device has a part of the outputs. All other linears have their columns divided. */
-const ROW_SPLIT = new Set(["attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "output"]);
+const ROW_SPLIT = new Set(["attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_exps_gate", "ffn_exps_up", "ffn_shexp_gate", "ffn_shexp_up", "output"]);
+/** Linears that every device does by itself: dividing a router would cost more than it saves. */
+const WHOLE = new Set(["ffn_gate_inp", "ffn_gate_inp_shexp"]);
 /** Ops that divide by heads or by columns of the feed-forward block. */
-const DIVIDED = new Set(["attention", "attention_scores", "softmax", "attention_mix", "kv_write", "rope_q", "rope_k", "attn_q_norm", "attn_k_norm", "ffn_act"]);
+const DIVIDED = new Set(["attention", "attention_scores", "softmax", "attention_mix", "kv_write", "rope_q", "rope_k", "attn_q_norm", "attn_k_norm", "ffn_act", "ffn_exps_act", "ffn_shexp_act"]);
 const OF_KV_HEADS = new Set(["attn_k", "attn_v", "kv_write", "rope_k", "attn_k_norm"]);
 
 /**
@@ -47,7 +50,7 @@ const OF_KV_HEADS = new Set(["attn_k", "attn_v", "kv_write", "rope_k", "attn_k_n
 export function partOf(op: OpWork, tp: number, nKvHeads: number): OpWork {
   const kvShare = 1 / Math.min(tp, nKvHeads);
   const share = OF_KV_HEADS.has(op.name) ? kvShare : 1 / tp;
-  const linear = op.kind === "gemv" || op.kind === "gemm";
+  const linear = (op.kind === "gemv" || op.kind === "gemm") && !WHOLE.has(op.name);
   if (!linear && !DIVIDED.has(op.name)) return op;
   const wholeInput = linear && ROW_SPLIT.has(op.name);
   const wholeOutput = linear && !wholeInput;
@@ -94,7 +97,8 @@ export function stageTimes(records: readonly OpRecord[], { model }: Traced, { tp
     const own = records.filter(({ layer }, i) => (layer >= 0 ? layer >= first && layer < end : i < firstLayer ? stage === 0 : stage === pp - 1));
     let link = 0;
     for (const { name, written } of own) {
-      if (name === "attn_output" || name === "ffn_down") link += allReduce(written.activations, tp, cluster);
+      // Experts, each divided over all devices, are summed there first: what is reduced is as large as the zeros that the sum begins with.
+      if (name === "attn_output" || name === "ffn_down" || name === "ffn_experts") link += allReduce(written.activations, tp, cluster);
       if (name === "output") link += allGather(written.activations, tp, cluster);
     }
     const last = own.findLast(({ name }) => name === "ffn_residual");
@@ -108,10 +112,12 @@ const normBytes = (norm: Norm | undefined) => (norm ? norm.weight.bytes + (norm.
 const linearBytes = (linear: Linear | undefined) => (linear ? linear.weight.bytes + (linear.bias?.bytes ?? 0) : 0);
 
 function layerBytes(layer: LayerWeights, tp: number, nKvHeads: number): number {
-  const { q, k, v, o, gate, up, down } = layer;
-  const divided = [q, o, gate, up, down].reduce((sum, linear) => sum + linearBytes(linear), 0) / tp;
+  const { q, k, v, o, gate, up, down, experts, sinkLogits } = layer;
+  const shared = experts?.shared ? [experts.shared.gate, experts.shared.up, experts.shared.down] : [];
+  const divided = [q, o, gate, up, down, ...shared, ...(experts ? expertLinears(experts) : [])].reduce((sum, linear) => sum + linearBytes(linear), 0) / tp;
+  const whole = linearBytes(experts?.router) + linearBytes(experts?.sharedGate) + (experts?.choiceBias?.bytes ?? 0) + (sinkLogits?.bytes ?? 0);
   const kv = (linearBytes(k) + linearBytes(v)) / Math.min(tp, nKvHeads);
-  return divided + kv + layerNorms(layer).reduce((sum, norm) => sum + normBytes(norm), 0);
+  return divided + kv + whole + layerNorms(layer).reduce((sum, norm) => sum + normBytes(norm), 0);
 }
 
 /** Bytes of weights on one device of each stage. A tied output head is kept twice if its stages differ. */

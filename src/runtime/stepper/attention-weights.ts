@@ -2,7 +2,7 @@ import type { AttentionShape, Kernels, Segment } from "../../tensor/kernels.ts";
 import { keyColumns, keyPosition } from "../../tensor/segments.ts";
 import { f32, type Tensor } from "../../tensor/tensor.ts";
 
-/** Attention weights of one layer: `at(head)[query * keys + key]`, each query's row sums to 1. */
+/** Attention weights of one layer: `at(head)[query * keys + key]`, each query's row sums to 1 (less where the model has sink logits). */
 export interface AttentionWeights {
   readonly heads: number;
   readonly queries: number;
@@ -18,6 +18,7 @@ export interface AttentionWeights {
  * Computes the weights again, by the textbook, from the queries of a pass and the keys in the cache: tiled attention never has them all.
  * @param q [queries, nHeads * headDim], rotated.
  * @param sinkQ The same queries as the sinks beyond a window see them.
+ * @param shape With the layer's sink logits, where it has them.
  * @param segment Where the queries stand, as the layer sees it; its pages must still hold the keys.
  */
 export function attentionWeights(shape: AttentionShape, kernels: Kernels, q: Tensor, segment: Segment, layer: number, sinkQ?: Tensor): AttentionWeights {
@@ -25,7 +26,7 @@ export function attentionWeights(shape: AttentionShape, kernels: Kernels, q: Ten
   const ownSinks = sinkQ && copyOf(kernels, sinkQ);
   const scores = kernels.alloc("f32", [shape.nHeads, segment.length, keyColumns(segment)]);
   kernels.attentionScores(scores, own, segment, layer, shape, ownSinks);
-  kernels.softmax(scores);
+  kernels.softmax(scores, shape.sinkLogits);
   const copy = f32(scores.shape, scores.f32.slice());
   kernels.free(own);
   if (ownSinks) kernels.free(ownSinks);

@@ -1,6 +1,6 @@
 import type { KvCache, KvSequence } from "../../kvcache/cache.ts";
 import { kindOfLayer } from "../../model/config.ts";
-import { forward, makeBatch, type Model, seenBy } from "../../model/decoder.ts";
+import { attentionOf, forward, makeBatch, type Model, seenBy } from "../../model/decoder.ts";
 import type { Tokenizer } from "../../model/tokenizer/tokenizer.ts";
 import type { Kernels, Segment } from "../../tensor/kernels.ts";
 import type { OpRecord, Phase } from "../../tensor/ledger.ts";
@@ -218,7 +218,8 @@ export class Stepper {
     if (recorded) return weightsOf(segment, recorded.output);
     if (!this.find("attention", layer)) throw new RangeError(`attention of layer ${layer}: not computed yet`);
     const q = this.lastOf(["rope_q", "attn_q_norm", "clamp_q", "attn_q"], layer)!;
-    return attentionWeights(this.model.attention, this.kernels, q.output, segment, layer, this.find("rope_q_sinks", layer)?.output);
+    const shape = attentionOf(this.model, layer);
+    return attentionWeights(shape, this.kernels, q.output, segment, layer, this.find("rope_q_sinks", layer)?.output);
   }
 
   /** The logit lens on the last token of this pass, for the embedding and every layer that is done. */
@@ -305,6 +306,7 @@ function floats(tensor: Tensor): Tensor {
 }
 
 /** Bytes that a token's op outputs take, from above. */
-function outputBytes({ config: { nLayers, dim, ffnDim, nHeads, headDim } }: Model): number {
-  return 4 * nLayers * (7 * dim + 5 * nHeads * headDim + 4 * ffnDim);
+function outputBytes({ config: { nLayers, dim, ffnDim, nHeads, headDim, experts } }: Model): number {
+  const mixture = experts ? experts.count + experts.used * (2 * dim + 4 * experts.ffnDim) + 2 * dim + 4 * experts.sharedFfnDim : 0;
+  return 4 * nLayers * (7 * dim + 5 * nHeads * headDim + 4 * ffnDim + mixture);
 }

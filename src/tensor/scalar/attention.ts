@@ -77,7 +77,8 @@ export function attention(out: Tensor, q: Tensor, segments: readonly Segment[], 
         mix.fill(0);
         if (from > 0) walk(sinkQ.f32, at, head, segment.window!.sinks + segment.window!.size - 1, 0, segment.window!.sinks);
         walk(q.f32, at, head, position, from, position + 1);
-        for (let d = 0; d < headDim; d++) out.f32[at + d] = mix[d] / running.sum;
+        const sum = running.sum + (shape.sinkLogits ? Math.exp(shape.sinkLogits.f32[head] - running.max) : 0);
+        for (let d = 0; d < headDim; d++) out.f32[at + d] = mix[d] / sum;
       }
     }
   }

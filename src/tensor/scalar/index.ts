@@ -1,9 +1,10 @@
 import type { Kernels, WeightPacker, WeightSpec } from "../kernels.ts";
+import { route } from "../routing.ts";
 import type { Tensor } from "../tensor.ts";
 import { zeros } from "../tensor.ts";
 import { attention, attentionMix, attentionScores, kvWrite } from "./attention.ts";
-import { dequantiseRow, linear, quantize } from "./linear.ts";
-import { activate, add, adjust, gated, layerNorm, rmsNorm, rope, ropeAngles, softmax } from "./pointwise.ts";
+import { dequantiseRow, gather, linear, quantize } from "./linear.ts";
+import { activate, add, adjust, gated, layerNorm, rmsNorm, rope, ropeAngles, scatterAdd, softmax } from "./pointwise.ts";
 
 /** Plain loops over typed arrays: the textbook, the kernels that a debugger steps through, and the reference for all others. */
 export function scalarKernels(): Kernels {
@@ -17,7 +18,7 @@ export function scalarKernels(): Kernels {
     linear,
     quantize,
     embed: (out, table, ids) => ids.forEach((id, i) => dequantiseRow(out.f32, i * table.cols, table, id)),
-    gather: (out, x, ids) => ids.forEach((id, i) => dequantiseRow(out.f32, i * x.cols, x, id)),
+    gather,
     rmsNorm,
     layerNorm,
     ropeAngles,
@@ -31,6 +32,8 @@ export function scalarKernels(): Kernels {
     activate,
     adjust,
     add,
+    route,
+    scatterAdd,
     close: () => {},
   };
 }

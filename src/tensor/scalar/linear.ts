@@ -125,3 +125,12 @@ export function dequantiseRow(out: Float32Array, at: number, w: Tensor, row: num
   }
   for (let i = 0; i < k; i++) out[at + i] = w.at(row * k + i);
 }
+
+/** out[i] = row ids[i] of x, as it is stored, with its scale. */
+export function gather(out: Tensor, x: Tensor, ids: Int32Array): void {
+  const [to, from, n] = [out.data as Int16Array, x.data as Int16Array, x.cols];
+  ids.forEach((id, i) => {
+    to.set(from.subarray(id * n, (id + 1) * n), i * n);
+    if (out.scales) out.scales[i] = x.scales![id];
+  });
+}

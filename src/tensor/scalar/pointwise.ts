@@ -1,4 +1,4 @@
-import type { Activation, Adjustment, RopeStyle } from "../kernels.ts";
+import { type Activation, type Adjustment, type RopeStyle, SWIGLU_OAI } from "../kernels.ts";
 import type { Tensor } from "../tensor.ts";
 
 /** Every run of weight.cols values: x / sqrt(mean(x^2) + eps) * weight, its rows in turn. out may be x. */
@@ -62,13 +62,15 @@ export function rope(x: Tensor, angles: Tensor, headDim: number, style: RopeStyl
   }
 }
 
-/** Softmax of every row of x [.., cols], in place; -Infinity entries become 0. */
-export function softmax(x: Tensor): void {
+/** Softmax of every row of x [heads, .., cols], in place; -Infinity entries become 0. A head's sink takes part and is left out. */
+export function softmax(x: Tensor, sinkLogits?: Tensor): void {
   const n = x.cols;
+  const headSize = x.f32.length / x.rows;
   for (let at = 0; at < x.f32.length; at += n) {
-    let max = -Infinity;
+    const sink = sinkLogits ? sinkLogits.f32[Math.floor(at / headSize)] : -Infinity;
+    let max = sink;
     for (let i = at; i < at + n; i++) if (x.f32[i] > max) max = x.f32[i];
-    let sum = 0;
+    let sum = sinkLogits ? Math.exp(sink - max) : 0;
     for (let i = at; i < at + n; i++) sum += Math.exp(x.f32[i] - max);
     for (let i = at; i < at + n; i++) x.f32[i] = Math.exp(x.f32[i] - max) / sum;
   }
@@ -78,12 +80,22 @@ const silu = (x: number) => x / (1 + Math.exp(-x));
 /** The tanh form that GPT-2 and Gemma were trained with (Hendrycks and Gimpel 2016). */
 const gelu = (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x)));
 
-const ACTIVATIONS: Readonly<Record<Activation, (x: number) => number>> = { silu, gelu, relu2: (x) => Math.max(0, x) ** 2 };
+const swigluOai = (gate: number) => {
+  const g = Math.min(gate, SWIGLU_OAI.limit);
+  return g / (1 + Math.exp(-SWIGLU_OAI.alpha * g));
+};
+
+const ACTIVATIONS: Readonly<Record<Activation, (x: number) => number>> = { silu, gelu, relu2: (x) => Math.max(0, x) ** 2, swiglu_oai: swigluOai };
 
 /** out = act(gate) * up. */
 export function gated(out: Tensor, gate: Tensor, up: Tensor, activation: Activation): void {
   const act = ACTIVATIONS[activation];
   const [to, gates, ups] = [out.f32, gate.f32, up.f32];
+  if (activation === "swiglu_oai") {
+    const { limit } = SWIGLU_OAI;
+    for (let i = 0; i < to.length; i++) to[i] = act(gates[i]) * (Math.min(limit, Math.max(-limit, ups[i])) + 1);
+    return;
+  }
   for (let i = 0; i < to.length; i++) to[i] = act(gates[i]) * ups[i];
 }
 
@@ -104,4 +116,14 @@ export function adjust({ f32: values }: Tensor, how: Adjustment, by: number): vo
 export function add(x: Tensor, y: Tensor): void {
   const [to, from] = [x.f32, y.f32];
   for (let i = 0; i < to.length; i++) to[i] += from[i];
+}
+
+/** out[p / used] += weights[p] * x[i] for every p = places[i], rounded down. */
+export function scatterAdd(out: Tensor, x: Tensor, weights: Tensor, places: Int32Array): void {
+  const [to, from, n] = [out.f32, x.f32, x.cols];
+  for (let i = 0; i < places.length; i++) {
+    const weight = weights.f32[places[i]];
+    const row = Math.floor(places[i] / weights.cols) * n;
+    for (let j = 0; j < n; j++) to[row + j] += weight * from[i * n + j];
+  }
 }

@@ -162,7 +162,7 @@ export function attentionPlan(device: Device) {
   let written: { readonly segments: readonly Segment[]; readonly headDim: number; readonly tokens: number } | undefined;
 
   return {
-    attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, { nHeads, nKvHeads, headDim, scale, softCap, slopes }: AttentionShape, sinkQ = q): void {
+    attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, { nHeads, nKvHeads, headDim, scale, softCap, slopes, sinkLogits }: AttentionShape, sinkQ = q): void {
       if (segments.length === 0) return;
       const perKv = nHeads / nKvHeads;
       if (items?.segments !== segments || items.perKv !== perKv) items = layItems(device, tables, segments, nHeads, perKv);
@@ -184,6 +184,7 @@ export function attentionPlan(device: Device) {
       params[11] = state;
       params[13] = device.address(sinkQ);
       device.paramsF32[14] = softCap ?? 0;
+      params[16] = sinkLogits ? device.address(sinkLogits) : 0;
       params[15] = 0;
       if (slopes) {
         params[15] = slopeTable.ensure(slopes.byteLength);

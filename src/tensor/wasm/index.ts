@@ -1,6 +1,7 @@
 import type { Kernels } from "../kernels.ts";
 import { attentionMix, attentionScores } from "../scalar/attention.ts";
-import { ropeAngles } from "../scalar/pointwise.ts";
+import { route } from "../routing.ts";
+import { ropeAngles, softmax } from "../scalar/pointwise.ts";
 import type { PlainDType } from "../tensor.ts";
 import { storage, Tensor } from "../tensor.ts";
 import { attentionPlan } from "./attention-plan.ts";
@@ -62,7 +63,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
   const plan = attentionPlan(device);
   const logits = selection(device);
   const staging = new Workspace(device, "a piece of the model file");
-  const names = ["rms_norm", "layer_norm", "rope_interleaved", "rope_halves", "gated_silu", "gated_gelu", "gated_relu2", "silu", "gelu", "relu2", "scale", "cap", "clamp", "add", "softmax", "copy"] as const;
+  const names = ["rms_norm", "layer_norm", "rope_interleaved", "rope_halves", "gated_silu", "gated_gelu", "gated_relu2", "gated_swiglu_oai", "silu", "gelu", "relu2", "swiglu_oai", "scale", "cap", "clamp", "add", "add_scaled", "softmax", "copy"] as const;
   const kernel = Object.fromEntries(names.map((name) => [name, device.kernel(name)])) as Record<(typeof names)[number], number>;
 
   /** Rows of `width` floats each: on all threads where that pays. */
@@ -124,7 +125,8 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
     attention: plan.attention,
     attentionScores,
     attentionMix,
-    softmax(x) {
+    softmax(x, sinkLogits) {
+      if (sinkLogits) return softmax(x, sinkLogits); // Like the other steps of naive attention.
       const n = x.cols;
       params[0] = device.address(x);
       params[1] = n;
@@ -150,6 +152,18 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
       params[0] = device.address(x);
       params[1] = device.address(y);
       byFloats(kernel.add, x.data.length);
+    },
+    route,
+    scatterAdd(out, x, weights, places) {
+      const n = x.cols;
+      const [to, from] = [device.address(out), device.address(x)];
+      params[3] = n;
+      for (let i = 0; i < places.length; i++) {
+        params[0] = to + Math.floor(places[i] / weights.cols) * n * 4;
+        params[1] = from + i * n * 4;
+        paramsF32[2] = weights.f32[places[i]];
+        device.run(kernel.add_scaled, (n + 3) >> 2);
+      }
     },
     ...logits,
     close: () => device.close(),

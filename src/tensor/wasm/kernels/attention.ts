@@ -18,7 +18,7 @@ export const RUN = 256;
 const BLOCK = 64;
 
 /** Parameters of "attention" and "attention_merge", in order. */
-export const ATTENTION_PARAMS = ["out", "q", "items", "nHeads", "nKvHeads", "headDim", "scale", "pageSize", "slot", "scratch", "scratchBytes", "stateBytes", "partials", "sinkQ", "softCap", "slopes"] as const;
+export const ATTENTION_PARAMS = ["out", "q", "items", "nHeads", "nKvHeads", "headDim", "scale", "pageSize", "slot", "scratch", "scratchBytes", "stateBytes", "partials", "sinkQ", "softCap", "slopes", "sinkLogits"] as const;
 
 /**
  * An item: some queries of one segment, and a range of runs. Queries are numbered (token in segment) * headsPerKvHead + head, so that those
@@ -46,8 +46,12 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
     f32.store(state, -Infinity);
   });
 
-  const finish = module.func("attention_finish", ["i32", "i32", "i32"], undefined, (out, state, headDim) => {
+  const finish = module.func("attention_finish", ["i32", "i32", "i32", "i32"], undefined, (out, state, headDim, head) => {
     const sum = local("f32", f32.load(state, 4));
+    if_(param(16), () => {
+      const past = local("v128", expOf(f32x4.splat(f32.sub(f32.load(i32.add(param(16), i32.shl(head, 2))), f32.load(state)))));
+      sum.set(f32.add(sum, f32x4.extract_lane(0, past)));
+    });
     floats(
       headDim,
       (at) => v128.store(i32.add(out, at), f32x4.div(v128.load(i32.add(state, at), STATE_MIX), f32x4.splat(sum))),
@@ -191,7 +195,9 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
 
       if_(i32.lt_s(partial, 0), () => {
         range(from, to, 1, (query) => {
-          call(finish, i32.add(param(0), offsetOf(query)), i32.add(totals, i32.mul(i32.sub(query, from), bytes)), headDim);
+          const place = local("i32", i32.add(param(0), offsetOf(query)));
+          const queryHead = i32.add(i32.mul(head, perKv), i32.sub(query, i32.mul(token, perKv)));
+          call(finish, place, i32.add(totals, i32.mul(i32.sub(query, from), bytes)), headDim, queryHead);
         });
       });
     });
@@ -210,7 +216,7 @@ export function emitAttention(emitter: Emitter, threadIndex: I32): void {
         call(merge, total, next, bytes);
         next.add(i32.mul(nHeads, bytes));
       });
-      call(finish, i32.add(param(0), i32.shl(i32.mul(i32.add(i32.mul(i32.load(item), nHeads), head), headDim), 2)), total, headDim);
+      call(finish, i32.add(param(0), i32.shl(i32.mul(i32.add(i32.mul(i32.load(item), nHeads), head), headDim), 2)), total, headDim, head);
     });
   });
 }

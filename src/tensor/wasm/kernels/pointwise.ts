@@ -2,7 +2,7 @@ import type { Expr } from "../assembler.ts";
 import { br, f32, f32x4, i32, if_, local, loop, v128 } from "../assembler.ts";
 import type { Emitter } from "./common.ts";
 import { floats, maxF32, param, paramF32, range, sumF32 } from "./common.ts";
-import type { Activation, Adjustment } from "../../kernels.ts";
+import { type Activation, type Adjustment, SWIGLU_OAI } from "../../kernels.ts";
 import { expOf, tanhOf } from "./exp.ts";
 
 type V128 = Expr<"v128">;
@@ -10,17 +10,25 @@ type V128 = Expr<"v128">;
 /** 2 * sqrt(2 / pi): gelu's tanh form is x * sigmoid(2u), with u = sqrt(2 / pi) * (x + 0.044715 x^3). */
 const GELU = 2 * Math.sqrt(2 / Math.PI);
 
-/** Activations that gate, in the order of their numbers. */
-export const GATED: Readonly<Record<Activation, (x: V128) => V128>> = {
-  silu: (x) => act("silu", x),
-  gelu: (x) => act("gelu", x),
-  relu2: (x) => act("relu2", x),
+/** act(gate) * up, by activation, in the order of their numbers. */
+export const GATED: Readonly<Record<Activation, (gate: V128, up: V128) => V128>> = {
+  silu: (gate, up) => f32x4.mul(act("silu", gate), up),
+  gelu: (gate, up) => f32x4.mul(act("gelu", gate), up),
+  relu2: (gate, up) => f32x4.mul(act("relu2", gate), up),
+  swiglu_oai: (gate, up) => {
+    const clamped = f32x4.max(f32x4.const(-SWIGLU_OAI.limit), f32x4.min(f32x4.const(SWIGLU_OAI.limit), up));
+    return f32x4.mul(act("swiglu_oai", gate), f32x4.add(clamped, f32x4.const(1)));
+  },
 };
 
 function act(kind: Activation, x: V128): V128 {
   if (kind === "relu2") {
     const positive = local("v128", f32x4.max(x, f32x4.const(0)));
     return f32x4.mul(positive, positive);
+  }
+  if (kind === "swiglu_oai") {
+    const open = local("v128", f32x4.min(x, f32x4.const(SWIGLU_OAI.limit)));
+    return f32x4.div(open, f32x4.add(f32x4.const(1), expOf(f32x4.mul(open, f32x4.const(-SWIGLU_OAI.alpha)))));
   }
   const inner =
     kind === "silu" ? x : f32x4.mul(f32x4.mul(x, f32x4.const(GELU)), f32x4.add(f32x4.const(1), f32x4.mul(f32x4.mul(x, x), f32x4.const(0.044715))));
@@ -41,17 +49,17 @@ function vectors(first: Expr<"i32">, last: Expr<"i32">, n: Expr<"i32">, visit: (
 }
 
 /**
- * Kernels gated_ACTIVATION (params out, gate, up, n), ACTIVATION (x, -, -, n), add (x, y, -, n), and scale, cap and clamp (x, by, 1 / by, n);
+ * Kernels gated_ACTIVATION (params out, gate, up, n), ACTIVATION (x, -, -, n), add (x, y, -, n), add_scaled (x, y, factor, n), and scale, cap and clamp (x, by, 1 / by, n);
  * units are 4 floats.
  */
 export function emitPointwise({ module }: Emitter): void {
-  for (const kind of ["silu", "gelu", "relu2"] as const) {
+  for (const kind of ["silu", "gelu", "relu2", "swiglu_oai"] as const) {
     module.kernel(`gated_${kind}`, (first, last) => {
       const [out, gate, up] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2))];
       const x = local("v128");
       vectors(first, last, param(3), (at, load, store) => {
         x.set(v128[load](i32.add(gate, at)));
-        store(i32.add(out, at), f32x4.mul(act(kind, x), v128[load](i32.add(up, at))));
+        store(i32.add(out, at), GATED[kind](x, v128[load](i32.add(up, at))));
       });
     });
     module.kernel(kind, (first, last) => {
@@ -78,6 +86,11 @@ export function emitPointwise({ module }: Emitter): void {
   module.kernel("add", (first, last) => {
     const [x, y] = [local("i32", param(0)), local("i32", param(1))];
     vectors(first, last, param(3), (at, load, store) => store(i32.add(x, at), f32x4.add(v128[load](i32.add(x, at)), v128[load](i32.add(y, at)))));
+  });
+  module.kernel("add_scaled", (first, last) => {
+    const [x, y] = [local("i32", param(0)), local("i32", param(1))];
+    const factor = local("v128", f32x4.splat(f32.reinterpret_i32(param(2))));
+    vectors(first, last, param(3), (at, load, store) => store(i32.add(x, at), f32x4.add(v128[load](i32.add(x, at)), f32x4.mul(v128[load](i32.add(y, at)), factor))));
   });
 }
 

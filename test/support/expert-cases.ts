@@ -1,0 +1,61 @@
+import { type ExpertModel, f32, text, u32 } from "./expert-model.ts";
+
+export interface ExpertCase {
+  readonly name: string;
+  readonly model: ExpertModel;
+  /** Default 14. */
+  readonly tokens?: number;
+}
+
+const QWEN2: Partial<ExpertModel> = { biases: ["attn_q", "attn_k", "attn_v"], sharedFfnDim: 56, sharedGate: true };
+const qwen2Keys = (expert: number, shared: number) => ({ expert_feed_forward_length: u32(expert), expert_shared_feed_forward_length: u32(shared) });
+const QUANTISED: Partial<ExpertModel> = { dim: 64, ffnDim: 96 };
+
+const GPT_OSS: ExpertModel = {
+  ...{ architecture: "gpt-oss", seed: 160, nLayers: 4, headDim: 16, experts: 6, used: 3, sinks: true, ffnNorm: "post_attention_norm" },
+  biases: ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"],
+  keys: { expert_feed_forward_length: u32(40), "attention.sliding_window": u32(6), "rope.freq_base": f32(150000) },
+};
+
+/** Mixtures of experts; what llama.cpp makes of them stands in fixtures/experts.golden.json under the same names. */
+export const CASES: readonly ExpertCase[] = [
+  { name: "mixtral", model: { architecture: "llama", seed: 101, experts: 8 }, tokens: 20 },
+  { name: "mixtral: odd sizes, three of seven", model: { architecture: "llama", seed: 102, dim: 42, nHeads: 3, nKvHeads: 1, experts: 7, used: 3, ffnDim: 37, vocabSize: 267 } },
+  { name: "mixtral: one expert used", model: { architecture: "llama", seed: 103, experts: 4, used: 1 } },
+  { name: "mixtral: all experts used", model: { architecture: "llama", seed: 104, experts: 3, used: 3 } },
+  { name: "mixtral: a single expert", model: { architecture: "llama", seed: 105, experts: 1, used: 1 } },
+  { name: "mixtral: a scale that is not its own", model: { architecture: "llama", seed: 106, keys: { expert_weights_scale: f32(1.7) } } },
+  { name: "mixtral: Q8_0", model: { architecture: "llama", seed: 107, ...QUANTISED, type: "Q8_0" } },
+  { name: "mixtral: Q4_0", model: { architecture: "llama", seed: 108, ...QUANTISED, type: "Q4_0" } },
+  { name: "mixtral: F16", model: { architecture: "llama", seed: 109, ffnDim: 33, type: "F16" } },
+  { name: "qwen2moe", model: { architecture: "qwen2moe", seed: 120, ...QWEN2, keys: { ...qwen2Keys(40, 56), "rope.freq_base": f32(1e6) } }, tokens: 20 },
+  { name: "qwen2moe: Q8_0, four of nine", model: { architecture: "qwen2moe", seed: 121, ...QWEN2, ...QUANTISED, sharedFfnDim: 64, experts: 9, used: 4, type: "Q8_0", keys: qwen2Keys(96, 64) } },
+  { name: "qwen3moe", model: { architecture: "qwen3moe", seed: 130, headDim: 20, nKvHeads: 1, experts: 16, used: 4, qkNorm: "shared", keys: { expert_feed_forward_length: u32(40) } }, tokens: 20 },
+  { name: "qwen3moe: Q4_0", model: { architecture: "qwen3moe", seed: 131, ...QUANTISED, headDim: 32, experts: 6, used: 5, qkNorm: "shared", type: "Q4_0", keys: { expert_feed_forward_length: u32(96) } } },
+  { name: "olmoe", model: { architecture: "olmoe", seed: 140, nKvHeads: 4, experts: 12, used: 5, qkNorm: "row" }, tokens: 20 },
+  { name: "olmoe: Q8_0, one head", model: { architecture: "olmoe", seed: 141, ...QUANTISED, nHeads: 1, nKvHeads: 1, qkNorm: "row", type: "Q8_0" } },
+  {
+    name: "granitemoe: its scales, tied",
+    model: {
+      ...{ architecture: "granitemoe", seed: 150, experts: 6, used: 3, tied: true },
+      keys: { embedding_scale: f32(3), residual_scale: f32(0.4), "attention.scale": f32(0.1), logit_scale: f32(3) },
+    },
+  },
+  {
+    name: "granitemoe: a shared expert",
+    model: { architecture: "granitemoe", seed: 151, sharedFfnDim: 24, keys: { expert_shared_feed_forward_length: u32(24), logit_scale: f32(2) } },
+  },
+  { name: "gpt-oss", model: GPT_OSS, tokens: 24 },
+  {
+    name: "gpt-oss: MXFP4 experts, yarn",
+    model: {
+      ...{ ...GPT_OSS, seed: 161, nLayers: 2, dim: 64, ffnDim: 96, headDim: 32, nHeads: 3, nKvHeads: 1, mxfp4: true },
+      keys: {
+        ...{ expert_feed_forward_length: u32(96), "attention.sliding_window": u32(9), "rope.freq_base": f32(150000) },
+        ...{ "rope.scaling.type": text("yarn"), "rope.scaling.factor": f32(32), "rope.scaling.original_context_length": u32(128) },
+      },
+    },
+    tokens: 24,
+  },
+  { name: "gpt-oss: loud gates", model: { ...GPT_OSS, seed: 162, gateGain: 12 }, tokens: 16 },
+];
