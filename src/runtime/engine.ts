@@ -13,7 +13,7 @@ import { Ledger, type OpHook } from "../tensor/ledger.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import { type ActivationFormat, Ops } from "../tensor/ops.ts";
 import { breakdown } from "../tensor/totals.ts";
-import { createKernels } from "./backend.ts";
+import { createKernels, type KernelFacts, kernelFacts } from "./backend.ts";
 import { BatchLoop } from "./batch-loop.ts";
 import { type ChatFormat, chatFormat, type ChatMessage, type ChatPrompt, type ChatTemplateOptions } from "./chat.ts";
 import { checkLimits, checkSpeculation, type EngineOptions, type GenerateParams, resolveContext, resolveWindow } from "./engine-options.ts";
@@ -24,7 +24,7 @@ import { createShaper, randomFrom, resolveSampling } from "./sampler.ts";
 import { DraftModel } from "./speculation/draft.ts";
 import { resolveSpeculation, speculationFor, type SpeculationParams } from "./speculation/resolve.ts";
 import { Stepper, type StepperParams } from "./stepper/stepper.ts";
-import { resolveSchemes } from "./schemes.ts";
+import { opsActivations, resolveSchemes } from "./schemes.ts";
 import { Session } from "./session.ts";
 import { MAX_AUTO_BUDGET } from "./token-budget.ts";
 import { warmUp } from "./warm-up.ts";
@@ -109,13 +109,13 @@ export class Engine {
       checkSpeculation(options);
       const schemes = resolveSchemes(options, file.config);
       const [formats, window] = [resolveFormats(options.kv), resolveWindow(file.config, options)];
-      const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads, scalarOnly: schemes.scalarOnly });
+      const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads, ...schemes.backend });
       let draft: DraftModel | undefined;
       try {
         checkAbilities(kernels, formats, window);
         const model = createModel(file.config, loadWeights(file, file.config, kernels, { ...schemes.load, onProgress: options.onProgress }), context);
         const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
-        const ops = new Ops(kernels, ledger, { ...options, activations: schemes.activations });
+        const ops = new Ops(kernels, ledger, { ...options, activations: opsActivations(kernels, schemes.activations) });
         const { name, vocabSize } = file.config;
         const identity = { name, vocabSize, fingerprint: fingerprint(file, file.config, [schemes.load, schemes.activations.dtype]) };
         const { draftModel, maxSequences = DEFAULT_SEQUENCES } = options;
@@ -153,6 +153,11 @@ export class Engine {
   /** What runs as one op on these kernels. */
   get fusions(): readonly Fusion[] {
     return [...this.ops.fusions];
+  }
+
+  /** What the kernels are, and what the probe at start-up found. */
+  get kernels(): KernelFacts {
+    return kernelFacts(this.ops.kernels);
   }
 
   get threads(): number {

@@ -3,7 +3,10 @@ import { checkCalibration } from "../model/folding.ts";
 import type { LoadOptions } from "../model/load.ts";
 import { type Calibration, LINEAR_INPUTS } from "../quant/calibration.ts";
 import { parseWeights, type Sparsity } from "../quant/scheme.ts";
+import type { Kernels } from "../tensor/kernels.ts";
 import type { ActivationFormat } from "../tensor/ops.ts";
+import { probe } from "../tensor/wasm/index.ts";
+import type { BackendOptions } from "./backend.ts";
 
 /** `int8` and `int16` give every token a scale of its own, computed as it comes; `:static` takes the calibration's. */
 export const ACTIVATIONS = ["f32", "int16", "int8", "int16:static", "int8:static"] as const;
@@ -23,23 +26,41 @@ export interface SchemeOptions {
   layer?: number;
 }
 
+export interface ResolvedSchemes {
+  readonly load: LoadOptions;
+  readonly activations: ActivationFormat;
+  readonly backend: Pick<BackendOptions, "scalarOnly" | "activations">;
+}
+
 /** @throws RangeError naming the option, what was expected and what was found. */
-export function resolveSchemes(options: SchemeOptions, config: ModelConfig): { load: LoadOptions; activations: ActivationFormat; scalarOnly?: string } {
+export function resolveSchemes(options: SchemeOptions, config: ModelConfig): ResolvedSchemes {
   const { weights = "keep", sparsity = "none", activations = "f32", calibration, layer } = options;
   if (calibration) checkCalibration(calibration, config);
   const [dtype, fixed] = activations.split(":") as [ActivationFormat["dtype"], "static"?];
   if (!ACTIVATIONS.includes(activations)) throw new RangeError(`activations: expected one of ${ACTIVATIONS.join(", ")}, found ${JSON.stringify(activations)}`);
   if (fixed && !calibration) throw new RangeError(`activations: ${activations} needs a calibration, found none (run.ts calibrate makes one)`);
   return {
-    scalarOnly: scalarOnly(options),
+    backend: backendFor(options),
     load: { weights: parseWeights(weights), sparsity, calibration, layer },
     activations: fixed && calibration ? { dtype, scale: staticScales(calibration, config.nLayers, dtype === "int8" ? "int8" : "int16") } : { dtype },
   };
 }
 
-/** What of this only the scalar kernels have, in words. */
-export function scalarOnly({ sparsity = "none", activations = "f32" }: SchemeOptions): string | undefined {
-  return activations !== "f32" ? `${activations} activations` : sparsity !== "none" ? "sparse weights" : undefined;
+/** Whether the wasm kernels compute with these activations at full speed: 8 bits, where the relaxed dot product is exact. */
+function inKernels({ activations, sparsity = "none" }: SchemeOptions): boolean {
+  return activations === "int8" && sparsity === "none" && ["u8s8", "s8s8"].includes(probe().relaxedDot);
+}
+
+/** The format that ops give linears: f32 where the kernels round activations themselves. */
+export function opsActivations(kernels: Kernels, activations: ActivationFormat): ActivationFormat {
+  return kernels.quantize ? activations : { dtype: "f32" };
+}
+
+/** What the kernels must be able to do. */
+export function backendFor(options: SchemeOptions): Pick<BackendOptions, "scalarOnly" | "activations"> {
+  const { sparsity = "none", activations = "f32" } = options;
+  if (inKernels(options)) return { activations: "int8" };
+  return { scalarOnly: activations !== "f32" ? `${activations} activations` : sparsity !== "none" ? "sparse weights" : undefined };
 }
 
 function staticScales({ ops }: Calibration, nLayers: number, dtype: "int8" | "int16"): (layer: number, name: string) => number | undefined {

@@ -7,12 +7,12 @@ import { activeParameterCount, parameterCount, weightBytes } from "../../model/w
 import type { Kernels } from "../../tensor/kernels.ts";
 import type { ActivationFormat } from "../../tensor/ops.ts";
 import { shapeKernels } from "../../tensor/shapes.ts";
-import { type Backend, BACKENDS, createKernels, threading } from "../backend.ts";
+import { type Backend, type BackendOptions, BACKENDS, createKernels, threading } from "../backend.ts";
 import { bench as measure, type RateSpread } from "../bench.ts";
 import { measureCeilings, methodOf } from "../hardware/measure-machine.ts";
 import { peakFormat } from "../hardware/roofline.ts";
 import { count, formatBytes, percent, phaseTable } from "../report.ts";
-import { resolveSchemes, scalarOnly, type SchemeOptions } from "../schemes.ts";
+import { backendFor, opsActivations, resolveSchemes, type SchemeOptions } from "../schemes.ts";
 import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
@@ -48,7 +48,7 @@ export const bench: Command = {
     const bySource = text(values, "shape") === undefined ? values : { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") };
 
     const schemes = await schemesFrom(bySource, io);
-    const options = { threads: number(values, "threads", { integer: true, min: 1 }), scalarOnly: scalarOnly(schemes) };
+    const options = { threads: number(values, "threads", { integer: true, min: 1 }), ...backendFor(schemes) };
     const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, options);
     const { model, parameters, activations } = modelFor(values, schemes, io, kernels);
     const { contextLength } = model.config;
@@ -95,7 +95,7 @@ export interface BenchMachine {
 }
 
 /** Kernels of their own: the model's may have no memory left. */
-async function ceilingsFor({ weights }: Model, backend: Backend, options: { threads?: number; scalarOnly?: string }): Promise<BenchMachine> {
+async function ceilingsFor({ weights }: Model, backend: Backend, options: BackendOptions): Promise<BenchMachine> {
   const kernels = await createKernels(backend, options);
   try {
     const { readGBs, gops } = measureCeilings(kernels);
@@ -121,7 +121,7 @@ export function modelFor(values: Values, options: SchemeOptions, io: Io, kernels
     const { load, activations } = resolveSchemes(options, file.config);
     const model = createModel(file.config, loadWeights(file, file.config, kernels, load));
     file.source.close();
-    return { model, activations, parameters: parameterCount(model.weights) };
+    return { model, activations: opsActivations(kernels, activations), parameters: parameterCount(model.weights) };
   }
   if (!Object.hasOwn(SHAPES, name)) throw new UsageError(`--shape: expected one of ${Object.keys(SHAPES).join(", ")}, found ${JSON.stringify(name)}`);
   const shape = SHAPES[name];

@@ -170,6 +170,7 @@ export const ENGINE_OPTIONS = {
   sinks: { type: "string", value: "M", help: "first positions that stay visible with --window (default 4)" },
   ...SCHEME_OPTIONS,
   ...FUSION_OPTIONS,
+  verbose: { type: "boolean", help: "say on standard error which kernels run, and what this machine reads and multiplies at best" },
 } as const;
 
 /** How the tokens to come are guessed, for all commands that generate. */
@@ -267,5 +268,24 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
     ...options,
   });
   if (shown >= 0) io.err("\r\x1b[K");
+  if (flag(values, "verbose")) io.err(`${await describeKernels(engine)}\n`);
   return engine;
+}
+
+/** One line about the kernels that run and about what the machine does with them at best; measuring takes a second. */
+async function describeKernels(engine: Engine): Promise<string> {
+  const { createKernels } = await import("../backend.ts");
+  const { measureCeilings } = await import("../hardware/measure-machine.ts");
+  const { backend, threads, simd, relaxedDot, dot, fusedMultiplyAdd, sharedMemory } = engine.kernels;
+  // Kernels of their own: the model's may have no memory left.
+  const kernels = await createKernels(backend === "wasm" ? "wasm" : "scalar", { threads });
+  try {
+    const { readGBs, gops } = measureCeilings(kernels);
+    const peaks = Object.entries(gops).map(([format, { median }]) => `${format} ${median.toFixed(1)}`);
+    const found = `SIMD ${simd ? "yes" : "no"}, relaxed dot ${relaxedDot}, fused multiply-add ${fusedMultiplyAdd ? "yes" : "no"}, shared memory ${sharedMemory ? "yes" : "no"}`;
+    const how = dot === null ? "plain loops" : `integers multiplied ${dot === "pairs" ? "as pairs of 16 bits" : `by the relaxed dot (${dot})`}`;
+    return `${backend} kernels, ${threads} ${threads === 1 ? "thread" : "threads"}, ${how}; probe: ${found}; memory is read at ${readGBs.median.toFixed(1)} GB/s, peak GOPS: ${peaks.join(", ")}`;
+  } finally {
+    kernels.close();
+  }
 }

@@ -83,7 +83,7 @@ function generateParams(values: Values) {
 
 function toJson(engine: Engine, { timings, ...result }: GenerationResult) {
   const kv = { ...engine.cache.formats, ...engine.cache.stats() };
-  return { ...result, backend: engine.backend, threads: engine.threads, timings: { loadMs: engine.loadMs, ...timings }, kv, breakdown: engine.breakdown(), draft: draftToJson(engine) };
+  return { ...result, backend: engine.backend, threads: engine.threads, kernels: engine.kernels, timings: { loadMs: engine.loadMs, ...timings }, kv, breakdown: engine.breakdown(), draft: draftToJson(engine) };
 }
 
 /** What the draft model read and computed, apart from the model's own account. */

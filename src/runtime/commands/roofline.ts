@@ -2,12 +2,12 @@ import { KvCache, PAGE_SIZE } from "../../kvcache/cache.ts";
 import { Ledger } from "../../tensor/ledger.ts";
 import { Ops } from "../../tensor/ops.ts";
 import type { Spread } from "../../tensor/wasm/measure.ts";
-import { BACKENDS, createKernels } from "../backend.ts";
+import { type BackendOptions, BACKENDS, createKernels } from "../backend.ts";
 import { pass } from "../bench.ts";
 import { asHardware, CACHE_FACTOR, type Machine, measureMachine, measureSpeeds, PEAK_FORMATS, twice, type Twice, withBest } from "../hardware/measure-machine.ts";
 import { type AboveRoof, type ChosenPhase, fastestPhases, placeSteps, roofOf, RULES } from "../hardware/roofline.ts";
 import { count, formatMs, percent } from "../report.ts";
-import { scalarOnly } from "../schemes.ts";
+import { backendFor } from "../schemes.ts";
 import { modelFor } from "./bench.ts";
 import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { SHAPE_OPTIONS, shapeFrom } from "./hardware-options.ts";
@@ -53,7 +53,7 @@ export const roofline: Command = {
     const file = path === undefined ? undefined : io.createFile(path);
     try {
       const schemes = await schemesFrom(bySource, io);
-      const options = { threads, scalarOnly: scalarOnly(schemes) };
+      const options = { threads, ...backendFor(schemes) };
       progress(io)?.("measuring the machine");
       const earlier = await measureSpeeds(backend, options);
       const run = await timed(bySource, io, given, { backend, options, schemes });
@@ -88,7 +88,7 @@ interface Wanted {
 
 interface How {
   readonly backend: (typeof BACKENDS)[number];
-  readonly options: { readonly threads?: number; readonly scalarOnly?: string };
+  readonly options: BackendOptions;
   readonly schemes: Parameters<typeof modelFor>[1];
 }
 
