@@ -25,7 +25,7 @@ export function loadWeights(file: WeightFile, config: ModelConfig, kernels: Kern
   const [factors, short, long] = ["rope_freqs", "rope_factors_short", "rope_factors_long"].map((name) => {
     return config.rope && has(name) ? vector(`${name}.weight`, [config.rope.dims / 2]).f32 : undefined;
   });
-  return {
+  const weights: Weights = {
     tokenEmbedding,
     ...(learnsPositions(config) && { positionEmbedding: matrix("position_embd.weight", [contextLength, dim]) }),
     ...(has("token_embd_norm") && { embeddingNorm: parts.norm("token_embd_norm") }),
@@ -35,6 +35,8 @@ export function loadWeights(file: WeightFile, config: ModelConfig, kernels: Kern
     ...(factors && { ropeFactors: factors }),
     ...(short && long && { longRopeFactors: { short, long } }),
   };
+  reader.finish();
+  return weights;
 }
 
 /** A file's tensors as the decoder's linears want them: see `unfused`. */

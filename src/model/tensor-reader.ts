@@ -40,7 +40,12 @@ export interface TensorReader {
   matrix(name: string, shape: readonly [number, number]): Tensor;
   /** f32. */
   vector(name: string, shape: readonly number[]): Tensor;
+  /** To be called when all is read. @throws FormatError for a tensor that nobody has asked for: what it would change is not computed. */
+  finish(): void;
 }
+
+/** Tables that old files carry along and that follow from the config. */
+const COMPUTED = /^(?:rope_freqs|rope_factors_(?:long|short)|blk\.\d+\.(?:attn_rot_embd|rope_freqs))\.weight$/;
 
 /**
  * A reader that converts a chunk of rows at a time: the file is never held as a whole. For cost-only kernels no weight is read at all.
@@ -53,7 +58,9 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
   const total = [...file.tensors.values()].reduce((sum, info) => sum + info.bytes, 0);
   let done = 0;
 
+  const used = new Set<string>();
   const find = (name: string, shape: readonly number[]): TensorInfo => {
+    used.add(name);
     const info = file.tensors.get(name);
     if (!info) throw new FormatError(file.source.name, `tensor "${name}": expected [${shape.join(", ")}], found no such tensor`);
     if (info.shape.length !== shape.length || info.shape.some((n, i) => n !== shape[i])) {
@@ -108,7 +115,11 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     applyFold(folds.get(name), tensor, 0);
     return tensor;
   };
-  return { shapeOf: (name) => file.tensors.get(name)?.shape, matrix, vector };
+  const finish = (): void => {
+    const left = [...file.tensors.keys()].find((name) => !used.has(name) && !COMPUTED.test(name));
+    if (left !== undefined) throw new FormatError(file.source.name, `tensor "${left}": expected only what a ${config.architecture} model is made of, found this one too`);
+  };
+  return { shapeOf: (name) => file.tensors.get(name)?.shape, matrix, vector, finish };
 }
 
 /** f32 rows in another format. */

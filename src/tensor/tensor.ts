@@ -141,12 +141,14 @@ export class Tensor {
 
   /** The rows [start, end) as a tensor over the same memory; any format but packed. */
   slice(start: number, end: number): Tensor {
+    const shape = [end - start, ...this.shape.slice(1)];
+    if (this.data.length === 0) return this.ghostAs(shape, shape.reduce((a, b) => a * b, 1));
     const per = (n: number) => (n / Math.max(1, this.rows)) | 0;
     const cut = <T extends TensorData>(view: T) =>
       view.subarray(start * per(view.length), end * per(view.length)) as T;
     return new Tensor({
       dtype: this.dtype,
-      shape: [end - start, ...this.shape.slice(1)],
+      shape,
       data: cut(this.data),
       scales: this.scales && cut(this.scales),
       group: this.group,

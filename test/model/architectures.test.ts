@@ -78,6 +78,15 @@ describe("what a file says of its architecture", () => {
     expect(() => open("file", model)).toThrow(/^file: key "general.architecture": expected one of llama, .*gemma3, .*nemotron.*, found "mamba"$/);
   });
 
+  it("a tensor that has no place in the model is refused, a table that follows from the config is not", () => {
+    const { file, config } = open("qwen2");
+    const info = file.tensors.get("output_norm.weight")!;
+    const load = (name: string) => () => loadWeights({ ...file, tensors: new Map([...file.tensors, [name, { ...info, name }]]) }, config, scalarKernels());
+    expect(load("blk.1.attn_sub_norm.weight")).toThrow('qwen2: tensor "blk.1.attn_sub_norm.weight": expected only what a qwen2 model is made of, found this one too');
+    expect(load("blk.2.attn_norm.weight")).toThrow("found this one too");
+    expect(load("blk.1.attn_rot_embd.weight")).not.toThrow();
+  });
+
   it("stacked tensors of another height are refused", () => {
     const { file, config } = open("phi3");
     const load = (given: ModelConfig) => () => loadWeights(file, given, scalarKernels());
