@@ -4,9 +4,11 @@ import { Engine, type EngineOptions, type GenerateParams } from "../../src/runti
 import type { Distribution } from "../../src/runtime/sampler.ts";
 import { lookUp } from "../../src/runtime/speculation/ngram.ts";
 import { verify } from "../../src/runtime/speculation/verify.ts";
+import { createKernels } from "../../src/runtime/backend.ts";
+import { silent } from "../../src/runtime/commands/bench-serve.ts";
 import { dice, range } from "../support/dice.ts";
 import { ggufModel } from "../support/files.ts";
-import { drawModel, type ModelOptions, SMALL } from "../support/models.ts";
+import { drawModel, type ModelOptions, packModel, SMALL } from "../support/models.ts";
 import { probabilities } from "../support/reference.ts";
 
 const SHAPE: ModelOptions = { ...SMALL, nLayers: 1, ffnDim: 32 };
@@ -117,6 +119,26 @@ describe.each<[string, EngineOptions]>([
     expect(rate("itself")).toBeGreaterThan(options.kv === undefined ? 0.999 : 0.2);
     expect(rate("unlikely")).toBeLessThan(0.3);
     expect(rate("ngram")).toBeGreaterThan(0.1);
+  });
+});
+
+describe("models of every option", () => {
+  it.each(["scalar", "wasm"] as const)("give the same text with guesses and without on %s", async (backend) => {
+    let accepted = 0;
+    for (const seed of range(16)) {
+      const plain = drawModel(seed, { group: 32 });
+      const kernels = await createKernels(backend, { threads: 1 + (seed % 2) });
+      const engine = Engine.from(packModel(plain, kernels), kernels, silent(plain.config.vocabSize), { kv: (["f32", "int8"] as const)[seed % 2], context: 100 });
+      const tokens = range(7).map((i) => (i * 5 + seed) % plain.config.vocabSize);
+      for (const params of [{ temperature: 0 }, { temperature: 0.6, seed, topK: 3 }]) {
+        const expected = await engine.complete(tokens, { ...params, maxTokens: 50 });
+        const found = await engine.complete(tokens, { ...params, maxTokens: 50, speculate: "ngram" });
+        expect(found.tokens, `model ${seed}, temperature ${params.temperature}`).toEqual(expected.tokens);
+        accepted += found.timings.speculation!.accepted;
+      }
+      engine.close();
+    }
+    expect(accepted).toBeGreaterThan(300);
   });
 });
 
