@@ -1,3 +1,5 @@
+import type { HfExperts } from "./hf-experts.ts";
+
 /** The names of config.json's numbers. */
 export interface HfFields {
   readonly dim: string;
@@ -47,6 +49,7 @@ export interface HfArchitecture {
   readonly layers: readonly string[];
   readonly layerNames: Readonly<Record<string, string>>;
   readonly otherNames: Readonly<Record<string, string>>;
+  readonly experts?: HfExperts;
   /** Prefixes of tensors that are no part of the language model. */
   readonly foreign?: readonly string[];
 }
@@ -96,6 +99,22 @@ export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
   mistral: LLAMA,
   qwen2: { ...QWEN, gguf: "qwen2" },
   qwen3: { ...QWEN, gguf: "qwen3", layerNames: { ...QWEN.layerNames, ...QK_NORMS } },
+  mixtral: {
+    ...{ ...LLAMA, ropeBase: 1e6, eps: { ...LLAMA.eps, fallback: 1e-5 }, layerNames: { ...NORMS, ...ATTENTION } },
+    experts: { count: "num_local_experts", width: "intermediate_size", normalised: true, shared: false },
+  },
+  qwen2_moe: {
+    ...{ ...QWEN, gguf: "qwen2moe", layerNames: { ...NORMS, ...ATTENTION } },
+    experts: { count: "num_experts", width: "moe_intermediate_size", normalised: false, shared: true },
+  },
+  qwen3_moe: {
+    ...{ ...QWEN, gguf: "qwen3moe", layerNames: { ...NORMS, ...ATTENTION, ...QK_NORMS } },
+    experts: { count: "num_experts", width: "moe_intermediate_size", normalised: true, shared: false },
+  },
+  olmoe: {
+    ...{ ...QWEN, gguf: "olmoe", eps: { ...QWEN.eps, fallback: 1e-5 }, layerNames: { ...NORMS, ...ATTENTION, ...QK_NORMS } },
+    experts: { count: "num_experts", width: "intermediate_size", normalised: false, shared: false },
+  },
   gemma: GEMMA,
   gemma2: {
     ...{ ...GEMMA, gguf: "gemma2", slidingPeriod: 2, layerNames: { ...SANDWICH, ...ATTENTION, ...GATED } },

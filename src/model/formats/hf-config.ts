@@ -1,6 +1,7 @@
 import { FormatError, quote } from "./errors.ts";
 import type { GgufValue } from "./gguf-values.ts";
 import { HF_ARCHITECTURES, type HfArchitecture } from "./hf-architectures.ts";
+import { readExperts } from "./hf-experts.ts";
 import { readRope } from "./hf-rope.ts";
 import { asBoolean, asCount, asItems, asNumber, asString, at, given, optional, type JsonNode } from "./json.ts";
 
@@ -12,6 +13,8 @@ export interface HfConfig {
   readonly nLayers: number;
   readonly headDim: number;
   readonly vocabSize: number;
+  /** Experts in a mixture, 0 without one. */
+  readonly nExperts: number;
   /** Whether the output head is the embedding. */
   readonly tied: boolean;
   /** Tensors that follow from the config: divisors of rope's frequencies. */
@@ -67,6 +70,8 @@ export function readHfConfig(whole: JsonNode, name: string): HfConfig {
     const value = optional(at(config, key), asNumber, fallback);
     if (value !== undefined) (kind === "float" ? float : integer)(to, value);
   }
+  const experts = architecture.experts ? readExperts(config, architecture.experts) : {};
+  for (const [key, value] of Object.entries(experts)) integer(key, value);
   const sliding = slidingLayers(config, architecture, nLayers);
   if (sliding) put("attention.sliding_window_pattern", { type: "array", itemType: "bool", value: sliding });
   checkScale(config, architecture, { dim, nLayers, nHeads, headDim });
@@ -77,7 +82,7 @@ export function readHfConfig(whole: JsonNode, name: string): HfConfig {
   for (const [key, value] of rope?.keys ?? []) put(key, value);
 
   const tied = optional(at(whole, "tie_word_embeddings"), asBoolean, architecture.tied);
-  return { architecture, metadata, nLayers, headDim, vocabSize, tied, computed: rope?.tensors ?? new Map<string, never>() };
+  return { architecture, metadata, nLayers, headDim, vocabSize, nExperts: experts.expert_count ?? 0, tied, computed: rope?.tensors ?? new Map<string, never>() };
 }
 
 /** Where config.json says which share of a head rotates; transformers 5 keeps it with the other facts about positions. */

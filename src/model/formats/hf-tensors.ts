@@ -1,4 +1,5 @@
 import type { HfConfig } from "./hf-config.ts";
+import { expertPart } from "./hf-experts.ts";
 
 /** Tables that old checkpoints carry along and that follow from the config. */
 const COMPUTED = /(?:^|\.)(?:rotary_emb\.inv_freq|attn\.masked_bias|attn\.bias)$/;
@@ -13,7 +14,10 @@ export function ggufTensorName(name: string, { nLayers, tied, architecture }: Hf
   if (Object.hasOwn(otherNames, stem)) return tied && otherNames[stem] === "output" && kind === "weight" ? "ignored" : `${otherNames[stem]}.${kind}`;
   const prefix = layers.find((each) => stem.startsWith(each));
   const layer = prefix === undefined ? null : /^(0|[1-9]\d{0,5})\.(.*)$/.exec(stem.slice(prefix.length));
-  if (!layer || !Object.hasOwn(layerNames, layer[2]) || Number(layer[1]) >= nLayers) return undefined;
+  if (!layer || Number(layer[1]) >= nLayers) return undefined;
+  const expert = architecture.experts && expertPart(layer[2]);
+  if (expert) return `blk.${layer[1]}.${expert}.${kind}`;
+  if (!Object.hasOwn(layerNames, layer[2])) return undefined;
   return `blk.${layer[1]}.${layerNames[layer[2]]}.${kind}`;
 }
 

@@ -4,6 +4,7 @@ import type { ModelFolder } from "./folder.ts";
 import type { GgufValue, HasMetadata } from "./gguf-values.ts";
 import { readHfConfig, type HfConfig } from "./hf-config.ts";
 import { ggufTensorName, headRowOrder, isLessOne, isTransposed } from "./hf-tensors.ts";
+import { ExpertStacks } from "./hf-experts.ts";
 import { besideInt8, int8Rows } from "./hf-int8.ts";
 import { asObject, asString, at, readJson, type JsonNode } from "./json.ts";
 import { composedSource, memoryPart, type Part, plusOne, reorderedRows, sourcePart, transposed, widened } from "./parts.ts";
@@ -112,6 +113,7 @@ function shardName(node: JsonNode): string {
 function arrange(file: string, found: ReadonlyMap<string, Found>, hf: HfConfig): { parts: Part[]; tensors: Map<string, TensorInfo> } {
   const parts: Part[] = [];
   const tensors = new Map<string, TensorInfo>();
+  const stacks = new ExpertStacks();
   let offset = 0;
   const add = (name: string, shape: readonly number[], type: string, part: Part): void => {
     tensors.set(name, { name, shape, type, offset, bytes: part.bytes });
@@ -141,11 +143,15 @@ function arrange(file: string, found: ReadonlyMap<string, Found>, hf: HfConfig):
       continue;
     }
     const ordered = order ? reorderedRows(part, rowBytes, order) : part;
+    if (stacks.take(name, { shape, type, part: ordered })) continue;
+    // GGUF files have this row as a vector.
+    const own = name.endsWith(".ffn_gate_inp_shexp.weight") ? shape.slice(-1) : shape;
     // Vectors are 32-bit floats in every GGUF file.
-    const wide = (shape.length === 1 || name.endsWith("norm.weight")) && (type === "F16" || type === "BF16");
+    const wide = (own.length === 1 || name.endsWith("norm.weight")) && (type === "F16" || type === "BF16");
     const part32 = wide ? widened(ordered, type) : ordered;
-    add(name, shape, wide ? "F32" : type, isLessOne(name, hf) ? plusOne(part32) : part32);
+    add(name, own, wide ? "F32" : type, isLessOne(name, hf) ? plusOne(part32) : part32);
   }
+  for (const { name, shape, type, part } of stacks.stacked(file, hf.nExperts)) add(name, shape, type, part);
   if (tensors.size === 0) throw new FormatError(file, "expected the tensors of a model, found none");
   for (const [name, values] of hf.computed) add(name, [values.length], "F32", memoryPart(new Uint8Array(values.buffer)));
   return { parts, tensors };
