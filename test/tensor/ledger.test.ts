@@ -474,3 +474,12 @@ describe("a ledger that is off", () => {
     expect(new Set(on.ledger.records.map((r) => r.step))).toEqual(new Set([2]));
   });
 });
+
+describe("a tensor without storage", () => {
+  it("has rows and other shapes of its own size", () => {
+    const logits = ghost("f32", [6, 10], 0);
+    expect([logits.slice(2, 5).shape, logits.slice(2, 5).bytes, logits.as([1, 10]).bytes]).toEqual([[3, 10], 120, 40]);
+    const rows = ghost("int8", [8, 64], 32).slice(0, 2);
+    expect([rows.shape, rows.bytes]).toEqual([[2, 64], 2 * (64 + 2 * 4)]);
+  });
+});

@@ -16,7 +16,7 @@ export interface Cluster {
   readonly hopUs: number;
 }
 
-/** NCCL's own tuning model for rings over NVLink in its low-latency protocol (src/graph/tuning.cc, baseLat and hwLat). */
+/** NCCL's own tuning model for rings over NVLink in its low-latency protocol: baseLat and hwLat in src/graph/tuning.cc at commit 01afd20 (later versions have other figures). */
 export const NCCL_LATENCY = { startUs: 3.6, hopUs: 0.47 } as const;
 
 /** `tp` devices share every layer, `pp` stages hold a part of the layers each. */

@@ -50,7 +50,7 @@ describe("run.ts roofline", { timeout: 60_000 }, () => {
       positive({ stepMs, roofMs, withOverheadMs, mbu, mfu });
       expect(error).toBeCloseTo(roofMs / stepMs - 1, 9);
       expect(boundShares.memory + boundShares.arithmetic + boundShares.overhead).toBeCloseTo(1, 9);
-      expect(ops.map(({ name }) => name)).toEqual(expect.arrayContaining(["attn_q", "attention", "ffn_down", "output", "sample"]));
+      expect(ops.map(({ name }) => name)).toEqual(expect.arrayContaining([expect.stringMatching(/^attn_q/), "attention", "ffn_down", "output", "sample"]));
       expect(phase.above.ops).toEqual(ops.filter(({ share }) => share > 1).map(({ name }) => name));
       for (const { calls, bytes, ms, share, roofGBs, peakGflops } of ops) positive({ calls, bytes, ms, share, roofGBs, peakGflops });
     }
