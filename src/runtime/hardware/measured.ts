@@ -9,11 +9,11 @@ import type { Workload } from "./trace.ts";
 /** Prompt tokens in one step. */
 const CHUNK = 256;
 
-/** Runs a workload on real kernels, greedily, on a made-up prompt, and calls `hook` after every op with its measured time. */
+/** Runs a workload on real kernels, greedily, on a made-up prompt, and calls `hook` after every op with its measured time; every op by itself, as published shares count them. */
 export function measure(model: Model, kernels: Kernels, { batch, promptTokens, tokens }: Workload, attention: AttentionMethod, hook: OpHook): void {
   const cache = new KvCache(kernels, model.config, batch * Math.ceil((promptTokens + tokens) / PAGE_SIZE));
   const ledger = new Ledger(false);
-  const ops = new Ops(kernels, ledger, { attention });
+  const ops = new Ops(kernels, ledger, { attention, fusions: ["outputs"] });
   const { vocabSize } = model.config;
   const prompt = Array.from({ length: promptTokens }, (_, i) => (i * 7919 + 1) % vocabSize);
 
