@@ -49,6 +49,7 @@ export function configFromGguf(file: File): ModelConfig {
         normWeights: kind.normWeights,
         parallelResidual: isParallel(file, architecture, kind) || undefined,
         alibi,
+        learnedPositions: kind.ropeStyle && !rotates(file, architecture, kind) ? false : undefined,
         attentionScale: kind.wideScaleAt === nLayers ? 1 / Math.sqrt(dim / nHeads) : kind.scales ? factor("attention.scale") : undefined,
         attentionCap: kind.caps ? factor("attn_logit_softcapping", kind.attentionCap) : undefined,
         qkvClamp: kind.clamps ? factor("attention.clamp_kqv") : undefined,
@@ -74,11 +75,14 @@ function isParallel(file: File, architecture: string, { parallel }: Architecture
   return parallel === "always";
 }
 
+/** Granite's switch for rotary positions, whose name says what else it was meant for. */
+function rotates(file: File, architecture: string, { scales }: Architecture): boolean {
+  return !scales || getBool(file, `${architecture}.rope.scaling.finetuned`, true);
+}
+
 /** Rotations and windows of the usual layers, and of the alternate ones. */
 function attentionOf(file: File, architecture: string, kind: Architecture, nLayers: number, headDim: number): Pick<ModelConfig, "rope" | "window" | "alternate"> {
-  // Granite's switch for rotary positions; its other name says what it was meant for.
-  const rotates = !kind.scales || getBool(file, `${architecture}.rope.scaling.finetuned`, true);
-  const rope = kind.ropeStyle && rotates ? ropeFromGguf(file, architecture, kind.ropeStyle, headDim) : undefined;
+  const rope = kind.ropeStyle && rotates(file, architecture, kind) ? ropeFromGguf(file, architecture, kind.ropeStyle, headDim) : undefined;
   if (kind.ropelessEvery) {
     return { rope, alternate: { rope: undefined, layers: byLayer(nLayers, (i) => (i + 1) % kind.ropelessEvery! === 0) } };
   }

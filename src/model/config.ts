@@ -33,8 +33,10 @@ export interface ModelConfig {
   readonly normWeights?: boolean;
   /** Attention and feed-forward block both read the layer's input, and their outputs are added together (GPT-J, GPT-NeoX). */
   readonly parallelResidual?: boolean;
-  /** Rotary positions; undefined where positions are learned and added to the embedding, or given by `alibi`. */
+  /** Rotary positions; undefined where positions are learned, given by `alibi`, or not known at all. */
   readonly rope: RopeConfig | undefined;
+  /** Whether each position has a learned vector that is added to the embedding; default: where there is neither `rope` nor `alibi`. */
+  readonly learnedPositions?: boolean;
   /** Positions that a query sees, its own among them; default all. */
   readonly window?: number;
   /** Layers that attend otherwise than `rope` and `window` say: by layer, whether it is one of them. */
@@ -71,8 +73,8 @@ export function kindOfLayer({ alternate }: ModelConfig, layer: number): number {
 }
 
 /** Whether the model adds a learned vector for each position to the embedding. */
-export function learnsPositions({ rope, alibi }: ModelConfig): boolean {
-  return rope === undefined && alibi === undefined;
+export function learnsPositions({ rope, alibi, learnedPositions = rope === undefined && alibi === undefined }: ModelConfig): boolean {
+  return learnedPositions;
 }
 
 /** @throws RangeError naming the field and what is wrong with it. */

@@ -61,7 +61,7 @@ function sees({ window }: AttentionKind): string {
 
 function positions(config: ModelConfig): string[] {
   if (learnsPositions(config)) return [`positions: learned, ${n(config.contextLength)} of them, added to the embedding`];
-  if (!config.rope) return ["positions: none but what ALiBi gives"];
+  if (!config.rope) return [`positions: none${config.alibi === undefined ? "" : " but what ALiBi gives"}`];
   return config.alternate && config.alternate.rope !== config.rope ? [] : [`positions: ${rope(config.rope)}`];
 }
 

@@ -44,6 +44,7 @@ describe("decoder against a float64 reference", () => {
     seen((o) => o.rope === undefined && o.norm === "layer" && o.ffn === "plain");
     seen((o) => o.rope?.scaling.type === "longrope" && o.ropeFactors);
     for (const key of ["alibi", "window", "attentionCap", "attentionScale", "qkvClamp", "embeddingScale", "residualScale", "logitScale", "logitCap"] as const) seen((o) => o[key] !== undefined);
+    seen((o) => o.learnedPositions === false);
     for (const placement of ["after", "both"]) seen((o) => o.normPlacement === placement);
     for (const shared of [true, false]) seen((o) => o.parallelResidual === true && o.sharedNorm === shared);
     for (const kind of ["by head", "row"]) seen((o) => o.qkNorm === kind);

@@ -128,6 +128,7 @@ export const CASES: readonly ArchitectureCase[] = [
   { name: "gpt2: tied, odd heads", model: { architecture: "gpt2", seed: 51, dim: 45, nHeads: 5, nKvHeads: 5, ffnDim: 81, layout: { tied: true } } },
   { name: "granite", model: { architecture: "granite", seed: 60, keys: { embedding_scale: f32(3), residual_scale: f32(0.4), "attention.scale": f32(0.1), logit_scale: f32(0.4) } } },
   { name: "granite: only what it must have", model: { architecture: "granite", seed: 61, layout: { biases: ["attn_output", "ffn_gate", "ffn_up", "ffn_down"] } } },
+  { name: "granite: without positions", model: { architecture: "granite", seed: 59, keys: { "rope.scaling.finetuned": bool(false) } } },
   { name: "olmo2", model: { architecture: "olmo2", seed: 62 } },
   {
     name: "olmo2: window, yarn",

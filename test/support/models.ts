@@ -65,7 +65,7 @@ export function drawOptions(seed: number): AllOptions {
     ...{ dim: Math.max(2, size()), ffnDim: size(), vocabSize: d.between(2, 50), nLayers, nHeads, nKvHeads, headDim },
     ...{ norm: layerNorm ? "layer" : "rms", normEps: d.pick([1e-6, 1e-5, 1e-2]), normBias: layerNorm && d.chance(0.8) },
     rope,
-    ...(!roped && d.chance(0.5) && { alibi: d.pick([4, 8]) }),
+    ...(!roped && d.pick<Partial<ModelConfig>>([{}, { alibi: 4 }, { alibi: 8 }, { learnedPositions: false }])),
     ...(d.chance(0.2) && { window: d.between(1, 12) }),
     ...(d.chance(0.4) && { alternate: { layers: Array.from({ length: nLayers }, () => d.chance(0.5)), rope: d.pick([rope, rope && local, undefined]), ...(d.chance(0.7) && { window: d.between(1, 12) }) } }),
     ...some({ attentionCap: 0.5 + 3 * d.real(), attentionScale: d.real() + 0.05, qkvClamp: 0.5 + d.real(), logitCap: 1 + 5 * d.real() }),
@@ -193,6 +193,6 @@ export const SMALL: ModelOptions = {
   ...{ dim: 32, nLayers: 2, nHeads: 4, nKvHeads: 2, headDim: 8, ffnDim: 48, vocabSize: 40, contextLength: 128, norm: "rms", normEps: 1e-5 },
   rope: { style: "interleaved", base: 10000, dims: 8, scaling: { type: "none" } },
   ...{ ffn: "gated", activation: "silu", matrices: "f32", group: 32, tied: false, biases: [], normBias: false, qkNorm: false, ropeFactors: false },
-  ...{ sharedNorm: false, embeddingNorm: false, window: undefined, alternate: undefined, alibi: undefined, attentionScale: undefined, attentionCap: undefined, qkvClamp: undefined },
+  ...{ sharedNorm: false, embeddingNorm: false, window: undefined, alternate: undefined, alibi: undefined, learnedPositions: undefined, attentionScale: undefined, attentionCap: undefined, qkvClamp: undefined },
   ...{ embeddingScale: undefined, residualScale: undefined, logitScale: undefined, logitCap: undefined, normPlacement: undefined, normWeights: undefined, parallelResidual: undefined },
 };

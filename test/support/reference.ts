@@ -32,7 +32,7 @@ export function referenceLogits(config: ModelConfig, read: ReadTensor, tokens: r
 
   let stream = tokens.map((id, position) => {
     const x = rowOf(need("token_embd.weight"), id, config.dim).map((value) => value * (config.embeddingScale ?? 1));
-    const learned = !config.rope && config.alibi === undefined;
+    const learned = config.learnedPositions ?? (!config.rope && config.alibi === undefined);
     return normIfAny("token_embd_norm", learned ? plus(x, rowOf(need("position_embd.weight"), position, config.dim)) : x);
   });
   for (let layer = 0; layer < config.nLayers; layer++) {
