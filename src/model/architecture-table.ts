@@ -72,6 +72,8 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   qwen2moe: { ...QWEN, biases: "qkv", experts: { ...AS_THEY_ARE, sharedGate: true } },
   qwen3moe: { ...QWEN, qkNorm: "head", experts: NORMALISED },
   olmoe: { ...QWEN, qkNorm: "row", experts: AS_THEY_ARE },
+  deepseek: { ...LLAMA, experts: { ...AS_THEY_ARE, fromKeys: true } },
+  dots1: { ...QWEN, qkNorm: "head", experts: { ...AS_THEY_ARE, fromKeys: true } },
   gemma: GEMMA,
   gemma2: { ...GEMMA, normPlacement: "both", caps: true, attentionCap: 50, logitCap: 30, wideScaleAt: 46, sliding: { window: 4096, period: 2 } },
   gemma3: { ...GEMMA, qkNorm: "head", normPlacement: "both", caps: true, wideScaleAt: 62, sliding: { period: 6, ropeBase: 10000, scaling: "global" } },

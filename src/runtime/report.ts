@@ -1,5 +1,6 @@
 import type { Phase } from "../tensor/ledger.ts";
 import type { BreakdownRow, PhaseBreakdown } from "../tensor/totals.ts";
+import type { ExpertsConfig } from "../model/experts.ts";
 import { weightBytes } from "../model/weights.ts";
 import type { Engine } from "./engine.ts";
 import type { GenerationResult, SpeculationTimings } from "./generation.ts";
@@ -28,7 +29,7 @@ export function describeRun(engine: Engine, result: GenerationResult, style: Rep
     "",
     ...(["prefill", "decode", "mixed"] as const).flatMap((phase) => (phases[phase] ? [...phaseTable(phase, phases[phase], style), ""] : [])),
     ...(draft ?? []).flatMap(([phase, table]) => [dim(`draft model ${engine.draft!.model.config.name}`), ...phaseTable(phase as Phase, table, style), ""]),
-    ...(phases.decode && result.tokens.length > 1 ? [speculation ? guessSentence(phases.decode, speculation, weightBytesPerToken!) : decodeSentence(phases.decode, phases.prefill)] : []),
+    ...(phases.decode && result.tokens.length > 1 ? [speculation ? guessSentence(phases.decode, speculation, weightBytesPerToken!) : decodeSentence(phases.decode, phases.prefill, config.experts)] : []),
   ];
   return `${lines.join("\n").trimEnd()}\n`;
 }
@@ -65,14 +66,14 @@ export function phaseTable(phase: Phase, { total, byKind }: PhaseBreakdown, styl
   return [bold(head), ...rows.map(([kind, row]) => cell(kind, row)), cell("all", total)];
 }
 
-function decodeSentence(decode: PhaseBreakdown, prefill: PhaseBreakdown | undefined): string {
+function decodeSentence(decode: PhaseBreakdown, prefill: PhaseBreakdown | undefined, experts: ExpertsConfig | undefined): string {
   const steps = decode.byKind.sampling?.calls ?? 1;
   const { total } = decode;
   const gemv = decode.byKind.gemv;
   if (!gemv) return "";
   const weights = total.read.weights;
   const lines = [
-    `Each decoded token read ${formatBytes(weights / steps)} of weights, every one of them once, for ${(gemv.flops / gemv.bytesRead).toFixed(1)} flops a byte:`,
+    `Each decoded token read ${formatBytes(weights / steps)} of weights, every one of them once${experts ? ` (${experts.used} of ${experts.count} experts in a layer)` : ""}, for ${(gemv.flops / gemv.bytesRead).toFixed(1)} flops a byte:`,
     `matrix times vector (gemv) is ${percent(gemv.flopShare)} of decode's flops, ${percent(gemv.byteShare)} of its bytes` +
       (total.ms > 0 ? ` and ${percent(gemv.timeShare)} of its time.` : "."),
   ];

@@ -1,4 +1,4 @@
-import { type ExpertModel, f32, text, u32 } from "./expert-model.ts";
+import { bool, type ExpertModel, f32, text, u32 } from "./expert-model.ts";
 
 export interface ExpertCase {
   readonly name: string;
@@ -58,4 +58,18 @@ export const CASES: readonly ExpertCase[] = [
     tokens: 24,
   },
   { name: "gpt-oss: loud gates", model: { ...GPT_OSS, seed: 162, gateGain: 12 }, tokens: 16 },
+  {
+    name: "deepseek: a leading dense layer, two shared experts, a scale",
+    model: {
+      ...{ architecture: "deepseek", seed: 170, nLayers: 3, denseLayers: 1, experts: 6, used: 3, sharedFfnDim: 80 },
+      keys: { expert_feed_forward_length: u32(40), expert_shared_count: u32(2), expert_weights_scale: f32(1.5) },
+    },
+  },
+  {
+    name: "dots1: sigmoids, a bias that chooses, weights that sum to the scale",
+    model: {
+      ...{ architecture: "dots1", seed: 171, nLayers: 3, nKvHeads: 4, denseLayers: 1, experts: 8, used: 3, sharedFfnDim: 40, qkNorm: "shared", choiceBias: true },
+      keys: { expert_feed_forward_length: u32(40), expert_shared_count: u32(1), expert_weights_scale: f32(2.5), expert_weights_norm: bool(true), expert_gating_func: u32(2) },
+    },
+  },
 ];
