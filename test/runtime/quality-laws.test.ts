@@ -34,7 +34,7 @@ describe.each(MODELS)("%s", (_, source, present) => {
       engine.close();
       return { ...quality, loss: quality.perplexity / quality.referencePerplexity - 1 };
     };
-    const calibration = await calibrate(model, model.config, textWindows(calibrationText, model.tokenizer, 512, "stories", 2044), (given) => load({ weights: "f32", calibration: given }));
+    const calibration = await calibrate(model, model.config, textWindows(calibrationText, model.tokenizer, 512, "stories", 2044), (given) => load({ weights: "f32", calibration: given, fusions: [] }));
     const int8 = await measure({ weights: "int8", kv: "int8" });
     expect(int8.loss).toBeLessThan(0.005);
     expect(int8.top1Agreement).toBeGreaterThan(0.95);
