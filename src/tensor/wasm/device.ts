@@ -2,7 +2,8 @@ import type { Tensor } from "../tensor.ts";
 import type { Heap } from "./heap.ts";
 import { createHeap, createMemory } from "./heap.ts";
 import type { KernelOptions } from "./kernels/common.ts";
-import { CLOSED, PARAM_COUNT, PARAMS, SCRATCH, SCRATCH_BYTES, STARTED, STATE } from "./layout.ts";
+import { constantBytes } from "./kernels/constants.ts";
+import { CLOSED, CONSTANTS, PARAM_COUNT, PARAMS, SCRATCH, SCRATCH_BYTES, STARTED, STATE } from "./layout.ts";
 import type { Program } from "./program.ts";
 import { compile } from "./program.ts";
 
@@ -59,6 +60,7 @@ export class Device {
     this.params = new Int32Array(memory.buffer, PARAMS, PARAM_COUNT);
     this.paramsF32 = new Float32Array(memory.buffer, PARAMS, PARAM_COUNT);
     this.control = new Int32Array(memory.buffer, 0, PARAMS / 4);
+    new Uint8Array(memory.buffer).set(constantBytes(), CONSTANTS);
 
     const { module } = program;
     const exports = new WebAssembly.Instance(module, { env: { memory } }).exports as Record<string, unknown>;

@@ -23,6 +23,9 @@ export const PARAM_COUNT = 32;
 export const LINEAR = { x: 0, m: 1, k: 2, stripe: 3, activation: 4, table: 5 } as const;
 export const PART_WORDS = 4;
 
+/** Vectors that kernels load: see kernels/constants.ts. */
+export const CONSTANTS = 704;
+
 export const SCRATCH = 1024;
 /** Bytes of scratch for each thread. */
 export const SCRATCH_BYTES = 8192;

@@ -1,15 +1,6 @@
 import type { Expr } from "../assembler.ts";
 import { f32x4, i32x4, local, v128 } from "../assembler.ts";
-
-const LOG2E = 1.4426950408889634;
-/** ln 2 in two parts, the first exact in few bits, so that n * LN2_HIGH is exact (Cody and Waite 1980). */
-const LN2_HIGH = 0.693359375;
-const LN2_LOW = -2.12194440054690583e-4;
-/** e^r on [-ln2 / 2, ln2 / 2]: minimax coefficients of r^2 .. r^7 as published in Cephes (Moshier 1992, expf). */
-const POLYNOMIAL = [1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1];
-const MAGIC = 12582912;
-const LOWEST = -87.33;
-const HIGHEST = 88.37;
+import { constant } from "./constants.ts";
 
 /** tanh(x) = x + x z P(z), z = x^2, for |x| below TANH_SMALL: coefficients of P as published in Cephes (Moshier 1992, tanhf). */
 const TANH = [-5.70498872745e-3, 2.06390887954e-2, -5.37397155531e-2, 1.33314422036e-1, -3.33332819422e-1];
@@ -29,16 +20,18 @@ export function tanhOf(argument: Expr<"v128">): Expr<"v128"> {
 /** `exp` of four floats, relative error below 2e-7; 0 below -87.33 (so for -Infinity), about 2.4e38 from 88.37 on; NaN stays NaN. */
 export function expOf(argument: Expr<"v128">): Expr<"v128"> {
   const x = local("v128", argument);
-  const clamped = local("v128", f32x4.pmin(f32x4.const(HIGHEST), f32x4.pmax(f32x4.const(LOWEST), x)));
+  const clamped = local("v128", f32x4.pmin(constant("highest"), f32x4.pmax(constant("lowest"), x)));
   // Adding 1.5 * 2^23 rounds to an integer and leaves it in the low bits.
-  const shifted = local("v128", f32x4.add(f32x4.mul(clamped, f32x4.const(LOG2E)), f32x4.const(MAGIC)));
-  const n = local("v128", f32x4.sub(shifted, f32x4.const(MAGIC)));
-  const r = local("v128", f32x4.sub(f32x4.sub(clamped, f32x4.mul(n, f32x4.const(LN2_HIGH))), f32x4.mul(n, f32x4.const(LN2_LOW))));
-  const y = local("v128", f32x4.const(POLYNOMIAL[0]));
-  for (const coefficient of POLYNOMIAL.slice(1)) y.set(f32x4.add(f32x4.mul(y, r), f32x4.const(coefficient)));
-  y.set(f32x4.add(f32x4.add(f32x4.mul(f32x4.mul(y, r), r), r), f32x4.const(1)));
-  const power = i32x4.shl(i32x4.add(shifted, i32x4.const(127)), 23);
+  const shifted = local("v128", f32x4.add(f32x4.mul(clamped, constant("log2e")), constant("magic")));
+  const n = local("v128", f32x4.sub(shifted, constant("magic")));
+  // ln 2 in two parts, the first exact in few bits, so that n * ln2High is exact (Cody and Waite 1980).
+  const r = local("v128", f32x4.sub(f32x4.sub(clamped, f32x4.mul(n, constant("ln2High"))), f32x4.mul(n, constant("ln2Low"))));
+  // e^r on [-ln2 / 2, ln2 / 2]: minimax coefficients of r^2 .. r^7 as published in Cephes (Moshier 1992, expf).
+  const y = local("v128", constant("p7"));
+  for (const coefficient of ["p6", "p5", "p4", "p3", "p2"] as const) y.set(f32x4.add(f32x4.mul(y, r), constant(coefficient)));
+  y.set(f32x4.add(f32x4.add(f32x4.mul(f32x4.mul(y, r), r), r), constant("one")));
+  const power = i32x4.shl(i32x4.add(shifted, constant("bias")), 23);
   y.set(f32x4.mul(y, power));
   // Keeps what is not below the lowest argument; NaN stays NaN.
-  return v128.or(v128.andnot(y, f32x4.lt(x, f32x4.const(LOWEST))), v128.andnot(x, f32x4.eq(x, x)));
+  return v128.or(v128.andnot(y, f32x4.lt(x, constant("lowest"))), v128.andnot(x, f32x4.eq(x, x)));
 }

@@ -3,6 +3,7 @@ import { f32x4, i16x8, i32, i32x4, if_, local, v128 } from "../assembler.ts";
 import { GROUP, TILE_ROWS, tileBytes, X_BLOCK, X_SCALE, X_SUM, X_SUM_HIGH } from "../layout.ts";
 import type { Emitter } from "./common.ts";
 import { madd, pick, repeat } from "./common.ts";
+import { constant } from "./constants.ts";
 import type { TileFamily } from "./linear.ts";
 import { storeRows } from "./linear-store.ts";
 
@@ -48,12 +49,13 @@ function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: 
     const sums = Array.from({ length: tokens }, () => [local("v128"), local("v128")] as const);
     // Both halves (4 rows each) at once where registers suffice; else one after the other within a group.
     const passes = dot !== "pairs" || tokens <= 2 ? [[0, 1]] : [[0], [1]];
+    const masks: Masks = { nibble0: local("v128", constant("nibble0")), nibble1: local("v128", constant("nibble1")), half: local("v128", constant("halfScale")) };
     repeat(groups, () => {
       passes.forEach((halves, pass) => {
-        const integers = dot === "pairs" ? pairDots(weight, xs, w, halves) : byteDots(emitter, weight, xs, w, halves);
+        const integers = dot === "pairs" ? pairDots(weight, xs, w, halves, masks) : byteDots(emitter, weight, xs, w, halves);
         // w now points at the scales, the activations' pointers at theirs.
         for (const half of halves) {
-          const scales = local("v128", weightScales(weight, w, half));
+          const scales = local("v128", weightScales(weight, w, half, masks));
           for (let t = 0; t < tokens; t++) {
             const scale = f32x4.mul(scales, v128.load32_splat(xs[t]));
             sums[t][half].set(madd(emitter, f32x4.convert_i32x4_s(integers(t, half)), scale, sums[t][half]));
@@ -76,10 +78,17 @@ function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: 
 
 const valueBytes = ({ format }: WeightFormat): number => (format === "int8" ? 256 : 128);
 
+/** Constants that the loops over groups keep in registers. */
+interface Masks {
+  readonly nibble0: Local<"v128">;
+  readonly nibble1: Local<"v128">;
+  readonly half: Local<"v128">;
+}
+
 /** The 4 scales of one half tile, times 2^-102 if they are half scales (the activations' scale carries the inverse). */
-function weightScales({ half: sixteen }: WeightFormat, scales: Expr<"i32">, half: number): V128 {
+function weightScales({ half: sixteen }: WeightFormat, scales: Expr<"i32">, half: number, masks: Masks): V128 {
   if (!sixteen) return v128.load(scales, 16 * half);
-  return v128.and(i32x4.shl(v128.load16x4_s(scales, 8 * half), 13), i32x4.const(0x8fffe000 | 0));
+  return v128.and(i32x4.shl(v128.load16x4_s(scales, 8 * half), 13), masks.half);
 }
 
 /** Integer sums of one group, after the loop over its columns; pointers stand behind the values then. */
@@ -100,7 +109,7 @@ function overSteps(steps: number, unroll: number, w: Local<"i32">, xs: readonly 
 }
 
 /** Baseline SIMD: `i32x4.dot_i16x8_s` on int16 activations. */
-function pairDots({ format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[]): Integers {
+function pairDots({ format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[], masks: Masks): Integers {
   const parts = 2;
   const sums = xs.map(() => [0, 1].map((half) => (halves.includes(half) ? Array.from({ length: parts }, () => local("v128", i32x4.const(0))) : [])));
   const add = (sum: Local<"v128">, value: V128): void => sum.set(i32x4.add(sum, value));
@@ -122,7 +131,7 @@ function pairDots({ format }: WeightFormat, xs: readonly Local<"i32">[], w: Loca
   overSteps(GROUP / 8, 1, w, xs, 16, () => {
     const weights = halves.map((half) => local("v128", v128.load(w, 16 * half)));
     for (let i = 0; i < 4; i++) {
-      const values = weights.map((v) => local("v128", i === 3 ? i16x8.shr_u(v, 12) : v128.and(i === 2 ? i16x8.shr_u(v, 8) : v, i16x8.const(i === 1 ? 240 : 15))));
+      const values = weights.map((v) => local("v128", i === 3 ? i16x8.shr_u(v, 12) : v128.and(i === 2 ? i16x8.shr_u(v, 8) : v, i === 1 ? masks.nibble1 : masks.nibble0)));
       xs.forEach((pointer, t) => {
         const x = local("v128", v128.load32_splat(pointer, 4 * i));
         halves.forEach((half, h) => add(sums[t][half][i === 1 ? 1 : 0], i32x4.dot_i16x8_s(values[h], x)));
