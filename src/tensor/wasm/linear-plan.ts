@@ -10,7 +10,7 @@ import { blockOrder, GATED_ACTIVATIONS } from "./program.ts";
 /** Bytes of weights, times rows of activations, below which a linear stays on one thread: some 4 microseconds. */
 const ALONE = 1 << 17;
 /** Bytes of weights in a chunk of a GEMV: long enough for the memory's own prefetching, short enough that threads end together. */
-const GEMV_CHUNK = 1 << 15;
+const GEMV_CHUNK = 1 << 18;
 /** Bytes of weights, and of activations, that a thread goes over again and again in a GEMM: both fit a second-level cache. */
 const GEMM_CHUNK = 1 << 18;
 const STRIPE_BYTES = 1 << 19;
