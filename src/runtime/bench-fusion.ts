@@ -6,6 +6,7 @@ import { Ledger } from "../tensor/ledger.ts";
 import { Ops } from "../tensor/ops.ts";
 import { breakdown, type PhaseBreakdown } from "../tensor/totals.ts";
 import { type BenchOptions, median, pass, type RateSpread } from "./bench.ts";
+import { warmUp } from "./warm-up.ts";
 
 /** One phase under some fusions. */
 export interface FusedPhase {
@@ -30,9 +31,9 @@ export interface FusionPoint {
  * What each fusion saves: the same work with all of them, without any, and without one at a time. Repetitions of all variants take turns, so
  * that whatever else the machine does meets each of them; costs come from one more pass with the ledger on.
  */
-export function benchFusion(model: Model, kernels: Kernels, options: Pick<BenchOptions, "promptTokens" | "tokens" | "repeat" | "onProgress">): FusionPoint[] {
-  const { promptTokens, tokens, repeat, onProgress } = options;
-  const cache = new KvCache(kernels, model.config, Math.ceil((promptTokens + tokens) / PAGE_SIZE), { prefixIndex: false });
+export function benchFusion(model: Model, kernels: Kernels, options: Pick<BenchOptions, "promptTokens" | "tokens" | "repeat" | "kv" | "onProgress">): FusionPoint[] {
+  const { promptTokens, tokens, repeat, kv, onProgress } = options;
+  const cache = new KvCache(kernels, model.config, Math.ceil((promptTokens + tokens) / PAGE_SIZE), { kv, prefixIndex: false });
   const work = { promptTokens, tokens, chunk: promptTokens };
   const variants = [
     { without: "none" as const, fusions: FUSIONS },
@@ -42,7 +43,10 @@ export function benchFusion(model: Model, kernels: Kernels, options: Pick<BenchO
     const ledger = new Ledger(false, { timing: false });
     return { ...variant, ledger, ops: new Ops(kernels, ledger, { fusions: variant.fusions }), times: [] as { prefillMs: number; decodeMs: number }[] };
   });
-  for (const { ops } of variants) pass(model, ops, cache, work);
+  for (const { ops } of variants) {
+    warmUp(model, ops, cache);
+    pass(model, ops, cache, work);
+  }
   for (let round = 0; round < repeat; round++) {
     onProgress?.(`round ${round + 1} of ${repeat}`);
     for (const { ops, times } of variants) times.push(pass(model, ops, cache, work));

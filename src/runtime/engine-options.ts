@@ -1,7 +1,7 @@
 import { checkWindow, type KvFormat, type KvFormats } from "../kvcache/format.ts";
 import { learnsPositions, type ModelConfig } from "../model/config.ts";
 import type { ByteSource } from "../model/formats/source.ts";
-import type { Fusion } from "../tensor/fusion.ts";
+import { type Fusion, FUSIONS } from "../tensor/fusion.ts";
 import type { AttentionWindow } from "../tensor/kernels.ts";
 import type { LedgerOptions } from "../tensor/ledger.ts";
 import type { AttentionMethod } from "../tensor/ops.ts";
@@ -90,6 +90,8 @@ export function checkLimits(options: EngineOptions): void {
   for (const [name, value = 1] of Object.entries({ tpotMs: options.tpotMs, gbPerSecond: roofline?.gbPerSecond, gflops: roofline?.gflops })) {
     if (!(value > 0)) throw new RangeError(`${name}: expected more than 0, found ${value}`);
   }
+  const { fusions = FUSIONS } = options;
+  if (!Array.isArray(fusions) || !fusions.every((one) => FUSIONS.includes(one))) throw new RangeError(`fusions: expected some of ${FUSIONS.join(", ")}, found ${JSON.stringify(fusions)}`);
 }
 
 /** @throws RangeError for a draft model beside what it does not go with, or a way of guessing that does not exist. */

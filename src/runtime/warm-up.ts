@@ -1,15 +1,15 @@
-import { type KvCache, KvCacheFullError } from "../kvcache/cache.ts";
+import { type KvCache, KvCacheFullError, PAGE_SIZE } from "../kvcache/cache.ts";
 import { forward, makeBatch, type Model } from "../model/decoder.ts";
 import { linears } from "../model/weights.ts";
 import type { Ops } from "../tensor/ops.ts";
 
-/** Tokens of a made-up prompt, then tokens one by one. */
+/** Tokens of a made-up prompt, then tokens one by one: together one page, which every cache has. */
 const PROMPT = 9;
-const DECODES = 8;
+const DECODES = PAGE_SIZE - PROMPT;
 /** Milliseconds after which even a slow compiler is done. */
 const LIMIT = 80;
-/** A step that takes longer than this, in milliseconds, spends next to nothing on code that is not optimised yet. */
-const LONG = 10;
+/** Bytes of linears that keep one step busy for so long (some 10 milliseconds) that code which is not optimised yet costs next to nothing. */
+const LARGE = 1e8;
 
 const warm = new Set<string>();
 
@@ -21,7 +21,9 @@ const warm = new Set<string>();
 export function warmUp(model: Model, ops: Ops, cache: KvCache): void {
   if (ops.kernels.name !== "wasm") return;
   // Code is shared by all kernels of a process.
-  const kind = [...new Set(linears(model.weights).map(({ weight }) => weight.format)), cache.formats.k, cache.formats.v, ...ops.fusions].join();
+  const weights = linears(model.weights).map(({ weight }) => weight);
+  if (weights.reduce((sum, { bytes }) => sum + bytes, 0) > LARGE) return;
+  const kind = [...new Set(weights.map(({ format }) => format)), cache.formats.k, cache.formats.v, ...ops.fusions].join();
   if (warm.has(kind)) return;
   warm.add(kind);
   const { ledger } = ops;
@@ -31,17 +33,13 @@ export function warmUp(model: Model, ops: Ops, cache: KvCache): void {
   const prompt = Math.max(1, Math.min(PROMPT, contextLength >> 1));
   const decodes = Math.min(DECODES, contextLength - prompt);
   let sequence = cache.create();
-  const run = (count: number, prompt: boolean) => {
-    const started = performance.now();
+  const run = (count: number, prompt: boolean) =>
     forward(model, ops, makeBatch(cache, [{ sequence, tokens: Array<number>(count).fill(0), logits: "last", prompt }]));
-    return performance.now() - started;
-  };
   try {
-    const end = performance.now() + LIMIT;
-    for (let slowest = run(1, false); slowest < LONG && performance.now() < end; ) {
+    for (const end = performance.now() + LIMIT; performance.now() < end; ) {
       cache.release(sequence);
       sequence = cache.create();
-      slowest = run(prompt, true);
+      run(prompt, true);
       for (let i = 0; i < decodes; i++) run(1, false);
     }
   } catch (error) {

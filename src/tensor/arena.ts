@@ -7,7 +7,7 @@ import { type PlainDType, Tensor } from "./tensor.ts";
  * decode step allocates nothing.
  */
 export class Arena {
-  private readonly slots: { dtype: PlainDType; capacity: number; buffer: Tensor; tensor: Tensor; blocks?: Tensor }[] = [];
+  private readonly slots: ({ dtype: PlainDType; capacity: number; buffer: Tensor; tensor: Tensor; blocks?: Tensor } | undefined)[] = [];
   private next = 0;
 
   private readonly kernels: Kernels;
@@ -21,7 +21,7 @@ export class Arena {
     const count = shape.reduce((a, b) => a * b, 1);
     let slot = this.slots[this.next];
     if (slot === undefined || slot.dtype !== "f32" || slot.capacity < count) {
-      if (slot) this.kernels.free(slot.buffer);
+      this.giveBack();
       const buffer = this.kernels.alloc("f32", [count]);
       slot = { dtype: "f32", capacity: count, buffer, tensor: buffer.as(shape) };
       this.slots[this.next] = slot;
@@ -37,7 +37,7 @@ export class Arena {
   takeIntegers(name: string, [rows, cols]: readonly number[], dtype: "int8" | "int16"): Tensor {
     let slot = this.slots[this.next];
     if (slot === undefined || slot.dtype !== dtype || slot.buffer.cols !== cols || slot.capacity < rows) {
-      if (slot) this.kernels.free(slot.buffer);
+      this.giveBack();
       const buffer = this.kernels.alloc(dtype, [rows, cols], cols);
       slot = { dtype, capacity: rows, buffer, tensor: buffer };
       this.slots[this.next] = slot;
@@ -52,10 +52,18 @@ export class Arena {
   /** As `take`, for activations in a format that only the kernels know. */
   takeBlocks(name: string, shape: readonly number[], { format, bytes }: { readonly format: string; readonly bytes: number }): Tensor {
     const { data } = this.take(name, [bytes / 4]);
-    const slot = this.slots[this.next - 1];
+    const slot = this.slots[this.next - 1]!;
     if (slot.blocks?.data !== data || slot.blocks.format !== format || !sameShape(slot.blocks.shape, shape)) slot.blocks = new Tensor({ dtype: "packed", shape, data, format });
     slot.blocks.name = name;
     return slot.blocks;
+  }
+
+  /** Frees the next slot, and forgets it: should there be no memory for its successor, nobody may write to what was given back. */
+  private giveBack(): void {
+    const slot = this.slots[this.next];
+    if (!slot) return;
+    this.slots[this.next] = undefined;
+    this.kernels.free(slot.buffer);
   }
 
   mark(): number {

@@ -83,8 +83,9 @@ export class Tensor {
     return this.shape[this.shape.length - 1];
   }
 
-  /** The data of an f32 tensor. */
+  /** The data of an f32 tensor. @throws TypeError for a packed one, whose memory may look like floats. */
   get f32(): Float32Array {
+    if (this.dtype === "packed") throw new TypeError(`${this.name || "tensor"} is packed (${this.format}): only its kernels can read it`);
     return this.data as Float32Array;
   }
 

@@ -21,11 +21,16 @@ const MODELS: [string, ModelOptions][] = [
   ["drawn", { matrices: "int8", group: 32 }],
 ];
 
-/** Logits and records of a prompt and two decode steps. */
-function run(shape: ModelOptions, fusions: readonly Fusion[]) {
+function fresh(shape: ModelOptions, fusions: readonly Fusion[]) {
   const ledger = new Ledger(true, { timing: false, records: true });
   const model = packModel(drawModel(5, shape), kernels);
-  const on = { model, ledger, ops: new Ops(kernels, ledger, { fusions }), cache: new KvCache(kernels, model.config, 8) };
+  return { model, ledger, ops: new Ops(kernels, ledger, { fusions }), cache: new KvCache(kernels, model.config, 8) };
+}
+
+/** Logits and records of a prompt and two decode steps. */
+function run(shape: ModelOptions, fusions: readonly Fusion[]) {
+  const on = fresh(shape, fusions);
+  const { ledger, model } = on;
   const sequence = on.cache.create();
   const logits = [step(on, [prompt(sequence, [1, 2, 0, 1, 2], "last")]), step(on, [token(sequence, 1)]), step(on, [token(sequence, 0)])];
   const steps = [1, 2, 3].map((number) => ledger.records.filter((record) => record.step === number));
@@ -88,6 +93,19 @@ describe("what fusing saves", () => {
     const fused = run(shape, ["outputs"]);
     const head = ({ steps }: typeof fused) => steps[0].find(({ name }) => name === "output")!.m;
     expect([head(fused), head(plain)]).toEqual([1, 5]);
+  });
+
+  it("quantised activations do not pass for floats", () => {
+    const { ledger, ops, model, cache } = fresh(shape, ["norm"]);
+    const read: string[] = [];
+    ledger.onOp(({ name }, output) => {
+      if (output.dtype !== "packed") return;
+      expect(() => output.f32).toThrow(/attn_norm|ffn_norm|output_norm/);
+      expect(String(output)).toContain(`${name} [1, 64] int16`);
+      read.push(name);
+    });
+    step({ model, ledger, ops, cache }, [token(cache.create(), 1)]);
+    expect(read).toEqual(["attn_norm", "ffn_norm", "attn_norm", "ffn_norm", "output_norm"]);
   });
 
   it("kernels that fuse nothing are asked for nothing", () => {

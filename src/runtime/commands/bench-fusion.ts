@@ -1,7 +1,7 @@
 import { benchFusion as measure } from "../bench-fusion.ts";
 import { formatBytes, formatMs } from "../report.ts";
 import { BENCH_MODEL_OPTIONS, benchModel, table } from "./bench-model.ts";
-import { type Command, flag, JSON_OPTION, number, UsageError } from "./command.ts";
+import { type Command, flag, JSON_OPTION, kvFrom, number, UsageError } from "./command.ts";
 
 export const benchFusion: Command = {
   name: "bench fusion",
@@ -17,14 +17,15 @@ export const benchFusion: Command = {
     const promptTokens = number(values, "prompt-tokens", { integer: true, min: 1 }, 64);
     const tokens = number(values, "tokens", { integer: true, min: 1 }, 32);
     const repeat = number(values, "repeat", { integer: true, min: 1 }, 5);
+    const kv = kvFrom(values);
     const { model, kernels } = await benchModel(values, io);
     try {
       if (!kernels.fused) throw new UsageError(`--backend: expected wasm, the kernels that fuse, found ${kernels.name}`);
       const { contextLength, name } = model.config;
       if (promptTokens + tokens > contextLength) throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);
-      const points = measure(model, kernels, { promptTokens, tokens, repeat, onProgress: io.interactive ? (done) => io.err(`\r\x1b[K${done}`) : undefined });
+      const points = measure(model, kernels, { promptTokens, tokens, repeat, kv, onProgress: io.interactive ? (done) => io.err(`\r\x1b[K${done}`) : undefined });
       if (io.interactive) io.err("\r\x1b[K");
-      if (flag(values, "json")) return io.out(`${JSON.stringify({ model: name, backend: kernels.name, threads: kernels.threads, promptTokens, tokens, repeat, points }, null, 2)}\n`);
+      if (flag(values, "json")) return io.out(`${JSON.stringify({ model: name, backend: kernels.name, threads: kernels.threads, kv, promptTokens, tokens, repeat, points }, null, 2)}\n`);
       const [all] = points;
       const rows = points.map(({ without, prefill, decode }) => [
         without === "none" ? "everything fused" : without === "all" ? "nothing fused" : `without ${without}`,

@@ -16,6 +16,9 @@ import { backendFor, opsActivations, resolveSchemes, type SchemeOptions } from "
 import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
+/** More would only wait for each other: far beyond where any machine stops gaining. */
+const MOST_SEQUENCES = 4096;
+
 export const bench: Command = {
   name: "bench",
   summary: "prefill and decode speed of a model, or of a published model's shape with random weights",
@@ -40,7 +43,7 @@ export const bench: Command = {
     const tokens = number(values, "tokens", { integer: true, min: 1 }, 32);
     const repeat = number(values, "repeat", { integer: true, min: 1 }, 3);
     const attention = choice(values, "attention", ["tiled", "naive"] as const, "tiled");
-    const batch = number(values, "batch", { integer: true, min: 1 }, 1);
+    const batch = number(values, "batch", { integer: true, min: 1, max: MOST_SEQUENCES }, 1);
     const fusions = fusionsFrom(values);
     const kv = kvFrom(values);
     const backend = choice(values, "backend", [...BACKENDS, "shapes"] as const, "auto");
@@ -127,5 +130,5 @@ export function modelFor(values: Values, options: SchemeOptions, io: Io, kernels
   const shape = SHAPES[name];
   const weights = randomWeights(shape, kernels, options.weights as "f32" | "int8" | "int4");
   const { activations } = resolveSchemes(options, shape.config);
-  return { model: createModel(shape.config, weights), activations, parameters: parameterCount(weights) };
+  return { model: createModel(shape.config, weights), activations: opsActivations(kernels, activations), parameters: parameterCount(weights) };
 }

@@ -37,6 +37,7 @@ function runCount(segment: Segment): number {
 /** Items for the attention kernel, as a step's segments ask for them; the same for all layers that see these segments. */
 interface Items {
   readonly segments: readonly Segment[];
+  readonly nHeads: number;
   readonly perKv: number;
   /** Addresses of the items and of the split queries. */
   readonly items: number;
@@ -123,7 +124,7 @@ function layItems(device: Device, tables: Workspace, segments: readonly Segment[
       }
     }
   }
-  return { segments, perKv, items: base + 4 * itemsAt, splitsAt: base + 4 * splitsAt, count, splits, slots, pairs: visiblePairs(segments) };
+  return { segments, nHeads, perKv, items: base + 4 * itemsAt, splitsAt: base + 4 * splitsAt, count, splits, slots, pairs: visiblePairs(segments) };
 }
 
 /** Writes where each token of the segments goes in its page's first layer into `tables`; how many tokens there are. */
@@ -165,11 +166,14 @@ export function attentionPlan(device: Device) {
     attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, { nHeads, nKvHeads, headDim, scale, softCap, slopes, sinkLogits }: AttentionShape, sinkQ = q): void {
       if (segments.length === 0) return;
       const perKv = nHeads / nKvHeads;
-      if (items?.segments !== segments || items.perKv !== perKv) items = layItems(device, tables, segments, nHeads, perKv);
+      if (items?.segments !== segments || items.perKv !== perKv || items.nHeads !== nHeads) {
+        items = undefined; // Should the tables fail, what is left of them belongs to nobody.
+        items = layItems(device, tables, segments, nHeads, perKv);
+      }
       const state = stateBytes(headDim);
       const scratchBytes = Math.ceil(attentionScratch(headDim, Math.max(QUERIES, perKv)) / 64) * 64;
       const { params } = device;
-      params[9] = scratch.ensure(scratchBytes * device.threads);
+      params[9] = scratch.ensure(scratchBytes * device.mostThreads);
       params[12] = partials.ensure(Math.max(1, items.slots * nHeads * state));
       params[0] = device.address(out);
       params[1] = device.address(q);
@@ -201,7 +205,10 @@ export function attentionPlan(device: Device) {
 
     kvWrite(k: Tensor, v: Tensor, segments: readonly Segment[], layer: number, { nKvHeads, headDim }: AttentionShape): void {
       if (segments.length === 0) return;
-      if (written?.segments !== segments || written.headDim !== headDim) written = { segments, headDim, tokens: layEntries(device, entries, segments, headDim) };
+      if (written?.segments !== segments || written.headDim !== headDim) {
+        written = undefined;
+        written = { segments, headDim, tokens: layEntries(device, entries, segments, headDim) };
+      }
       const pageSize = pageSizeOf(segments[0].pages[0]);
       const { params } = device;
       params[0] = device.address(k);

@@ -82,6 +82,11 @@ export class Device {
     return this.closed ? 1 : 1 + this.control[STARTED / 4];
   }
 
+  /** Threads that may ever compute: those that have not started yet included. */
+  get mostThreads(): number {
+    return 1 + this.workers.length;
+  }
+
   /** Waits until all workers have started or the time is over. */
   private awaitWorkers(milliseconds: number): void {
     const end = performance.now() + milliseconds;
@@ -159,10 +164,13 @@ export class Workspace {
   ensure(bytes: number): number {
     if (bytes > this.capacity) {
       if (this.capacity > 0) this.device.heap.free(this.address);
-      this.capacity = Math.ceil((bytes * 5) / 4 / 64) * 64;
-      const { address, buffer } = this.device.alloc(this.capacity, this.what);
+      // Where memory ends here, what was given back must not be used again: whoever gets it next owns it.
+      this.capacity = 0;
+      const capacity = Math.ceil((bytes * 5) / 4 / 64) * 64;
+      const { address, buffer } = this.device.alloc(capacity, this.what);
+      this.capacity = capacity;
       this.address = address;
-      this.ints = new Int32Array(buffer, address, this.capacity / 4);
+      this.ints = new Int32Array(buffer, address, capacity / 4);
     }
     return this.address;
   }

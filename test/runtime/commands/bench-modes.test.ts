@@ -4,6 +4,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { benchAttention } from "../../../src/runtime/commands/bench-attention.ts";
 import { benchBatch } from "../../../src/runtime/commands/bench-batch.ts";
+import { bench } from "../../../src/runtime/commands/bench.ts";
+import { benchFusion } from "../../../src/runtime/commands/bench-fusion.ts";
 import { benchServe } from "../../../src/runtime/commands/bench-serve.ts";
 import type { Command } from "../../../src/runtime/commands/command.ts";
 import { nodeIo } from "../../../src/runtime/node-io.ts";
@@ -25,6 +27,30 @@ async function run(command: Command, values: Readonly<Record<string, string | bo
   await command.run(values, io);
   return out;
 }
+
+describe("bench fusion", () => {
+  const quick = { backend: "wasm", threads: "1", "prompt-tokens": "4", tokens: "2", repeat: "1" };
+
+  it("keeps keys and values in the format that it is given", async () => {
+    const bytes = async (kv: string) => {
+      const { points } = JSON.parse(await run(benchFusion, { model: model(), ...quick, kv, json: true })) as { points: { decode: { bytes: number } }[] };
+      return points.map(({ decode }) => decode.bytes);
+    };
+    const [f32, int4] = [await bytes("f32"), await bytes("int4")];
+    expect(f32).toHaveLength(7);
+    for (const [i, count] of int4.entries()) expect(count).toBeLessThan(f32[i]);
+  });
+
+  it("refuses formats that do not exist", async () => {
+    await expect(run(benchFusion, { model: model(), ...quick, kv: "int3" })).rejects.toThrow(/--kv: expected one of .*"int3"/);
+  });
+});
+
+describe("bench", () => {
+  it("names --batch when it is out of range", async () => {
+    await expect(run(bench, { model: model(), batch: "100000000" })).rejects.toThrow(/--batch: expected .*4096.*"100000000"/);
+  });
+});
 
 describe("bench batch", () => {
   it("prints a line for each batch, and the same as JSON", async () => {
