@@ -24,14 +24,17 @@ export interface KernelFacts {
   readonly relaxedDot: RelaxedDot;
   /** How integer linears multiply: 16-bit pairs (baseline SIMD) or the relaxed dot; null for plain loops. */
   readonly dot: string | null;
+  /** What integer linears round their inputs to; null for plain loops. */
+  readonly activations: "int8" | "int16" | null;
   readonly fusedMultiplyAdd: boolean;
   readonly sharedMemory: boolean;
 }
 
 export function kernelFacts({ name, threads, ...kernels }: Kernels): KernelFacts {
   const found = probe();
-  const dot = "method" in kernels ? (kernels as Pick<WasmKernels, "method">).method.dot : null;
-  return { backend: name, threads, simd: found.simd, relaxedDot: found.relaxedDot, dot, fusedMultiplyAdd: found.madd, sharedMemory: found.shared };
+  const method = "method" in kernels ? (kernels as Pick<WasmKernels, "method">).method : undefined;
+  const how = { dot: method?.dot ?? null, activations: method?.activations ?? null };
+  return { backend: name, threads, simd: found.simd, relaxedDot: found.relaxedDot, ...how, fusedMultiplyAdd: found.madd, sharedMemory: found.shared };
 }
 
 /**

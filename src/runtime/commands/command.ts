@@ -272,20 +272,41 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
   return engine;
 }
 
-/** One line about the kernels that run and about what the machine does with them at best; measuring takes a second. */
-async function describeKernels(engine: Engine): Promise<string> {
+/** What this machine does at best with an engine's kernels. */
+export interface MeasuredCeilings {
+  readonly readBandwidthGBs: number;
+  /** By format of the weights. */
+  readonly peakGops: Readonly<Record<string, number>>;
+}
+
+const measured = new WeakMap<Engine, Promise<MeasuredCeilings>>();
+
+/** Measured once an engine, which takes a second. */
+export function ceilingsOf(engine: Engine): Promise<MeasuredCeilings> {
+  const known = measured.get(engine) ?? measureKernels(engine);
+  measured.set(engine, known);
+  return known;
+}
+
+async function measureKernels({ kernels: { backend, threads, activations } }: Engine): Promise<MeasuredCeilings> {
   const { createKernels } = await import("../backend.ts");
   const { measureCeilings } = await import("../hardware/measure-machine.ts");
-  const { backend, threads, simd, relaxedDot, dot, fusedMultiplyAdd, sharedMemory } = engine.kernels;
   // Kernels of their own: the model's may have no memory left.
-  const kernels = await createKernels(backend === "wasm" ? "wasm" : "scalar", { threads });
+  const kernels = await createKernels(backend === "wasm" ? "wasm" : "scalar", { threads, activations: activations ?? undefined });
   try {
     const { readGBs, gops } = measureCeilings(kernels);
-    const peaks = Object.entries(gops).map(([format, { median }]) => `${format} ${median.toFixed(1)}`);
-    const found = `SIMD ${simd ? "yes" : "no"}, relaxed dot ${relaxedDot}, fused multiply-add ${fusedMultiplyAdd ? "yes" : "no"}, shared memory ${sharedMemory ? "yes" : "no"}`;
-    const how = dot === null ? "plain loops" : `integers multiplied ${dot === "pairs" ? "as pairs of 16 bits" : `by the relaxed dot (${dot})`}`;
-    return `${backend} kernels, ${threads} ${threads === 1 ? "thread" : "threads"}, ${how}; probe: ${found}; memory is read at ${readGBs.median.toFixed(1)} GB/s, peak GOPS: ${peaks.join(", ")}`;
+    return { readBandwidthGBs: readGBs.median, peakGops: Object.fromEntries(Object.entries(gops).map(([format, { median }]) => [format, median])) };
   } finally {
     kernels.close();
   }
+}
+
+/** One line about the kernels that run and about what the machine does with them at best. */
+async function describeKernels(engine: Engine): Promise<string> {
+  const { backend, threads, simd, relaxedDot, dot, activations, fusedMultiplyAdd, sharedMemory } = engine.kernels;
+  const { readBandwidthGBs, peakGops } = await ceilingsOf(engine);
+  const peaks = Object.entries(peakGops).map(([format, gops]) => `${format} ${gops.toFixed(1)}`);
+  const found = `SIMD ${simd ? "yes" : "no"}, relaxed dot ${relaxedDot}, fused multiply-add ${fusedMultiplyAdd ? "yes" : "no"}, shared memory ${sharedMemory ? "yes" : "no"}`;
+  const how = dot === null ? "plain loops" : `integers multiplied ${dot === "pairs" ? "as pairs of 16 bits" : `by the relaxed dot (${dot})`}, activations ${activations}`;
+  return `${backend} kernels, ${threads} ${threads === 1 ? "thread" : "threads"}, ${how}; probe: ${found}; memory is read at ${readBandwidthGBs.toFixed(1)} GB/s, peak GOPS: ${peaks.join(", ")}`;
 }

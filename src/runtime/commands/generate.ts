@@ -3,7 +3,7 @@ import type { GenerationResult } from "../generation.ts";
 import type { Engine } from "../engine.ts";
 import { describeRun } from "../report.ts";
 import { chromeTrace } from "../trace.ts";
-import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, type OutputFile, PROMPT_OPTIONS, promptFrom, SPECULATION_OPTIONS, text, texts, type Values } from "./command.ts";
+import { ceilingsOf, type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, type OutputFile, PROMPT_OPTIONS, promptFrom, SPECULATION_OPTIONS, text, texts, type Values } from "./command.ts";
 import { SESSION_OPTIONS, sessionFile, sessionFrom } from "./sessions.ts";
 
 /** How the shipped model's stories begin when nobody says otherwise. */
@@ -50,7 +50,7 @@ export const generate: Command = {
       if (!json && typeof prompt === "string") await io.out(io.color ? `\x1b[2m${prompt}\x1b[22m` : prompt);
       for await (const piece of generation) if (!json) await io.out(piece);
       const result = await generation.result;
-      await io.out(json ? `${JSON.stringify(toJson(engine, result), null, 2)}\n` : "\n");
+      await io.out(json ? `${JSON.stringify({ ...toJson(engine, result), ...(flag(values, "verbose") && { machine: await ceilingsOf(engine) }) }, null, 2)}\n` : "\n");
       if (!json && !flag(values, "no-breakdown")) await io.out(`\n${describeRun(engine, result, io)}`);
       if (trace) {
         trace.write(JSON.stringify(chromeTrace(engine.ledger.records)));
