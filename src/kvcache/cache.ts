@@ -1,5 +1,5 @@
 import type { AttentionWindow, Kernels, KvFormat, KvPage, PageHole } from "../tensor/kernels.ts";
-import { checkAbilities, checkWindow, type KvFormats, resolveFormats } from "./format.ts";
+import { checkAbilities, checkWindow, describeFormats, type KvFormats, resolveFormats } from "./format.ts";
 import { type KvCacheShape, type Page, PAGE_SIZE, PagePool } from "./pool.ts";
 import { PrefixIndex, type PrefixNode } from "./prefix.ts";
 
@@ -85,6 +85,8 @@ export class KvCache {
     this.maxPages = maxPages;
     this.formats = resolveFormats(kv);
     this.window = window;
+    const { k, v } = this.formats;
+    if (shape.latent && k !== v) throw new RangeError(`kv: expected one format, as this model's values are part of its keys, found ${describeFormats(this.formats)}`);
     if (window) checkWindow(window);
     checkAbilities(kernels, this.formats, window);
     this.pool = new PagePool(kernels, shape, this.formats, maxPages, prefixIndex ? new PrefixIndex() : undefined);

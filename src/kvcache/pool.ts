@@ -10,6 +10,8 @@ export interface KvCacheShape {
   readonly nLayers: number;
   readonly nKvHeads: number;
   readonly headDim: number;
+  /** Given where values are found in the keys: pages then hold keys only. */
+  readonly latent?: object;
 }
 
 export interface Page extends KvPage {
@@ -39,15 +41,17 @@ export class PagePool {
   private readonly free: Page[] = [];
   private readonly kernels: Kernels;
   private readonly shape: readonly number[];
+  private readonly keysOnly: boolean;
   private readonly formats: KvFormats;
 
-  constructor(kernels: Kernels, { nLayers, nKvHeads, headDim }: KvCacheShape, formats: KvFormats, maxPages: number, index: PrefixIndex | undefined) {
+  constructor(kernels: Kernels, { nLayers, nKvHeads, headDim, latent }: KvCacheShape, formats: KvFormats, maxPages: number, index: PrefixIndex | undefined) {
     this.kernels = kernels;
     this.shape = [nLayers, nKvHeads, PAGE_SIZE, headDim];
+    this.keysOnly = latent !== undefined;
     this.formats = formats;
     this.maxPages = maxPages;
     this.index = index;
-    this.pageBytes = storageBytes(formats.k, this.shape, headDim) + storageBytes(formats.v, this.shape, headDim);
+    this.pageBytes = storageBytes(formats.k, this.shape, headDim) + (this.keysOnly ? 0 : storageBytes(formats.v, this.shape, headDim));
   }
 
   /** A page for one sequence, its contents unspecified. There must be one: used < maxPages. */
@@ -84,7 +88,7 @@ export class PagePool {
   /** A page of its own with the same contents, in exchange for the given one. */
   copy(page: Page): Page {
     const fresh = this.take();
-    for (const part of ["k", "v"] as const) {
+    for (const part of this.keysOnly ? (["k"] as const) : (["k", "v"] as const)) {
       fresh[part].data.set(page[part].data);
       fresh[part].scales?.set(page[part].scales!);
     }
@@ -103,8 +107,9 @@ export class PagePool {
 
   private allocate(): Page {
     const tensor = (part: "k" | "v"): Tensor => this.kernels.alloc(this.formats[part], this.shape, this.shape[3]);
-    const page: Page = { id: this.allocated++, k: tensor("k"), v: tensor("v"), users: 0 };
-    this.pageBytes = page.k.bytes + page.v.bytes;
+    const k = tensor("k");
+    const page: Page = { id: this.allocated++, k, v: this.keysOnly ? k : tensor("v"), users: 0 };
+    this.pageBytes = k.bytes + (this.keysOnly ? 0 : page.v.bytes);
     return page;
   }
 }

@@ -12,7 +12,7 @@ import { sha256 } from "./sha256.ts";
  *     u32       length of the header
  *     header    JSON: model, fingerprint, kv, window, length, hole, tokens (their number), notes
  *     i32 ...   token ids
- *     pages     in order, of each the filled slots only: k, then v; of each, for every layer and head, the values, then the scales
+ *     pages     in order, of each the filled slots only: k, then v (if it is not k); of each, for every layer and head, the values, then the scales
  *     32 bytes  SHA-256 of everything before
  */
 const MAGIC = "memwalKV";
@@ -128,7 +128,7 @@ function eachRun(pages: KvSequence["pages"], length: number, hole: PageHole | un
   for (const [i, { k, v }] of pages.entries()) {
     const index = hole && i >= hole.at ? i + hole.count : i;
     const filled = Math.min(PAGE_SIZE, length - index * PAGE_SIZE);
-    for (const { data, scales, shape } of [k, v]) {
+    for (const { data, scales, shape } of k === v ? [k] : [k, v]) {
       const lists = shape[0] * shape[1];
       for (let list = 0; list < lists; list++) {
         for (const view of scales ? [data, scales] : [data]) {

@@ -47,6 +47,8 @@ export interface Architecture extends Pick<ModelConfig, "norm" | "normPlacement"
   readonly alibi?: number;
   /** Whether every head's softmax has a sink (see AttentionShape). */
   readonly sinks?: boolean;
+  /** Whether attention is multi-head latent attention. */
+  readonly latent?: boolean;
   /** How its mixtures of experts choose, where it may have them. */
   readonly experts?: ExpertDefaults;
 }
@@ -73,6 +75,7 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   qwen3moe: { ...QWEN, qkNorm: "head", experts: NORMALISED },
   olmoe: { ...QWEN, qkNorm: "row", experts: AS_THEY_ARE },
   deepseek: { ...LLAMA, experts: { ...AS_THEY_ARE, fromKeys: true } },
+  deepseek2: { ...LLAMA, latent: true, experts: { ...AS_THEY_ARE, fromKeys: true } },
   dots1: { ...QWEN, qkNorm: "head", experts: { ...AS_THEY_ARE, fromKeys: true } },
   gemma: GEMMA,
   gemma2: { ...GEMMA, normPlacement: "both", caps: true, attentionCap: 50, logitCap: 30, wideScaleAt: 46, sliding: { window: 4096, period: 2 } },

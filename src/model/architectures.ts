@@ -4,6 +4,7 @@ import { expertsFromGguf } from "./experts-gguf.ts";
 import { FormatError, quote } from "./formats/errors.ts";
 import { getBool, getNumber, getString, type HasMetadata } from "./formats/gguf-values.ts";
 import type { TensorInfo } from "./formats/source.ts";
+import { latentFromGguf } from "./latent-gguf.ts";
 import { ropeFromGguf } from "./rope-gguf.ts";
 
 /** What is read of a file: its metadata and the names and shapes of its tensors. */
@@ -28,7 +29,8 @@ export function configFromGguf(file: File): ModelConfig {
   const nLayers = number("block_count");
   const headDim = number("attention.key_length", dim / nHeads);
   const valueDim = number("attention.value_length", headDim);
-  if (valueDim !== headDim) throw new FormatError(file.name, `key "${architecture}.attention.value_length": expected ${headDim}, the key length, found ${valueDim}`);
+  if (valueDim !== headDim && !kind.latent) throw new FormatError(file.name, `key "${architecture}.attention.value_length": expected ${headDim}, the key length, found ${valueDim}`);
+  const positions = attentionOf(file, architecture, kind, nLayers, headDim);
   const experts = expertsFromGguf(file, architecture, kind.experts);
   const logitScale = kind.logitScale && factor("logit_scale");
   const alibi = kind.alibi === undefined ? undefined : factor("attention.max_alibi_bias", kind.alibi);
@@ -42,7 +44,7 @@ export function configFromGguf(file: File): ModelConfig {
       norm: kind.norm,
       normEps: number(kind.norm === "rms" ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"),
       ...{ ffn: kind.ffn, activation: kind.activation },
-      ...attentionOf(file, architecture, kind, nLayers, headDim),
+      ...positions,
       ...defined({
         experts,
         normPlacement: kind.normPlacement,
@@ -58,6 +60,7 @@ export function configFromGguf(file: File): ModelConfig {
         logitScale: logitScale && (kind.logitScale === "divisor" ? 1 / logitScale : logitScale),
         logitCap: kind.caps ? factor("final_logit_softcapping", kind.logitCap) : undefined,
       }),
+      ...(kind.latent && positions.rope && latentFromGguf(file, architecture, positions.rope)),
     });
   } catch (error) {
     throw error instanceof FormatError ? error : new FormatError(file.name, (error as Error).message);
@@ -82,7 +85,7 @@ function rotates(file: File, architecture: string, { scales }: Architecture): bo
 
 /** Rotations and windows of the usual layers, and of the alternate ones. */
 function attentionOf(file: File, architecture: string, kind: Architecture, nLayers: number, headDim: number): Pick<ModelConfig, "rope" | "window" | "alternate"> {
-  const rope = kind.ropeStyle && rotates(file, architecture, kind) ? ropeFromGguf(file, architecture, kind.ropeStyle, headDim) : undefined;
+  const rope = kind.ropeStyle && rotates(file, architecture, kind) ? ropeFromGguf(file, architecture, kind.ropeStyle, headDim, kind.latent) : undefined;
   if (kind.ropelessEvery) {
     return { rope, alternate: { rope: undefined, layers: byLayer(nLayers, (i) => (i + 1) % kind.ropelessEvery! === 0) } };
   }

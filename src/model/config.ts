@@ -1,5 +1,6 @@
 import type { Activation } from "../tensor/kernels.ts";
 import { type ExpertsConfig, validateExperts } from "./experts.ts";
+import { type LatentConfig, validateLatent } from "./latent.ts";
 import { type RopeConfig, validateRope } from "./rope.ts";
 
 export { type RopeConfig, ropeFrequencies, type RopeScaling } from "./rope.ts";
@@ -52,6 +53,8 @@ export interface ModelConfig {
   /** `gated`: act(gate(x)) * up(x), three matrices. `plain`: act(up(x)), two. */
   readonly ffn: "gated" | "plain";
   readonly activation: Activation;
+  /** Multi-head latent attention in place of heads with keys and values of their own. */
+  readonly latent?: LatentConfig;
   /** A mixture of experts in place of the feed-forward block. */
   readonly experts?: ExpertsConfig;
   /** Factors on the embedding, on what blocks add to the residual stream, and on the logits; default 1. */
@@ -95,6 +98,7 @@ export function validateConfig(config: ModelConfig): ModelConfig {
     if (value !== undefined && !(value > 0 && Number.isFinite(value))) throw new RangeError(`${field}: expected a positive number, found ${value}`);
   }
   if (config.experts) validateExperts(config.experts);
+  validateLatent(config);
   for (const { rope, window } of attentionKinds(config)) {
     if (rope) validateRope(rope, config.headDim);
     if (window !== undefined && !(Number.isSafeInteger(window) && window >= 1)) throw new RangeError(`window: expected a positive integer, found ${window}`);

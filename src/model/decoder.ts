@@ -7,6 +7,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { attentionKinds, kindOfLayer, type ModelConfig, type RopeConfig, ropeFrequencies } from "./config.ts";
 import { alibiSlopes } from "./alibi.ts";
 import { mixture } from "./experts.ts";
+import { latentQueriesAndKeys, latentValues } from "./latent.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
 export interface Model {
@@ -73,10 +74,11 @@ export function forward(model: Model, ops: Ops, batch: Batch): Tensor | undefine
   for (const [index, layer] of weights.layers.entries()) {
     const scratch = ops.arena.mark();
     ops.ledger.layer = index;
-    const { q, k, v, o, gate, up, down } = layer;
+    const { q, k, v, latent, o, gate, up, down } = layer;
+    const asked = [latent?.qDown?.linear ?? q, k, v];
     const fed = [gate, up].filter((linear) => linear !== undefined);
     const shared = config.parallelResidual && !layer.ffnNorm;
-    const h = input(config, ops, "attn_norm", x, layer.attnNorm, shared ? [q, k, v, ...fed] : [q, k, v]);
+    const h = input(config, ops, "attn_norm", x, layer.attnNorm, shared ? [...asked, ...fed] : asked);
     const seen = attend(model, ops, layer, index, h, views[kindOfLayer(config, index)]);
     if (!config.parallelResidual) addBlock(config, ops, "attn_output", "attn", x, seen, o, layer.attnPostNorm);
     const thought = feedForward(config, ops, layer, shared ? h : input(config, ops, "ffn_norm", x, layer.ffnNorm, fed));
@@ -136,10 +138,11 @@ function narrowed(kept: AttentionWindow | undefined, size: number): AttentionWin
   return { size: Math.min(size, kept?.size ?? size), sinks: 0 };
 }
 
-/** Attention over the past: what each token takes from those before it. [tokens, dim] -> [tokens, nHeads * headDim]. */
+/** Attention over the past: what each token takes from those before it. [tokens, dim] -> [tokens, nHeads * headDim], latent attention's valueDim. */
 function attend(model: Model, ops: Ops, layer: LayerWeights, index: number, h: Tensor, { segments, rope, own, sinks }: View): Tensor {
   const { config } = model;
-  let [q, k, v] = ops.linears("attn_qkv", ["attn_q", "attn_k", "attn_v"], h, [layer.q, layer.k, layer.v]);
+  const { latent } = layer;
+  let { q, k, v } = latent ? latentQueriesAndKeys(config, ops, layer, latent, h) : projections(ops, layer, h);
   if (config.qkvClamp !== undefined) for (const [name, x] of [["clamp_q", q], ["clamp_k", k], ["clamp_v", v]] as const) ops.adjust(name, x, "clamp", config.qkvClamp);
   if (layer.qNorm) q = normalise(config, ops, "attn_q_norm", q, layer.qNorm);
   if (layer.kNorm) k = normalise(config, ops, "attn_k_norm", k, layer.kNorm);
@@ -152,7 +155,13 @@ function attend(model: Model, ops: Ops, layer: LayerWeights, index: number, h: T
   }
   const shape = attentionOf(model, index);
   ops.kvWrite(k, v, segments, index, shape);
-  return ops.quantize("attention", ops.attention(q, segments, index, shape, sinkQ));
+  const seen = ops.attention(q, segments, index, shape, sinkQ);
+  return latent ? ops.quantize("attention_values", latentValues(config, ops, latent, seen)) : ops.quantize("attention", seen);
+}
+
+function projections(ops: Ops, layer: LayerWeights, h: Tensor): Record<"q" | "k" | "v", Tensor> {
+  const [q, k, v] = ops.linears("attn_qkv", ["attn_q", "attn_k", "attn_v"], h, [layer.q, layer.k, layer.v]);
+  return { q, k, v };
 }
 
 /** The feed-forward block: what each token makes of itself. [tokens, dim] -> [tokens, ffnDim], or of experts [tokens, dim]. */

@@ -1,5 +1,6 @@
 import { type AttentionKind, attentionKinds, kindOfLayer, learnsPositions, type ModelConfig, type RopeConfig } from "./config.ts";
 import type { ExpertsConfig } from "./experts.ts";
+import type { LatentConfig } from "./latent.ts";
 import type { Norm, Weights } from "./weights.ts";
 
 /** What a model's layers are, in words: one line for each part. */
@@ -19,11 +20,11 @@ function layers({ nLayers, norm, normPlacement = "before", normWeights = true, p
 }
 
 function attention(config: ModelConfig, { layers: [first] }: Weights): string {
-  const { nHeads, nKvHeads, headDim, attentionScale, attentionCap, qkvClamp, alibi } = config;
+  const { nHeads, nKvHeads, headDim, latent, attentionScale, attentionCap, qkvClamp, alibi } = config;
   const kind = nKvHeads === nHeads ? "multi-head" : nKvHeads === 1 ? "multi-query" : "grouped-query";
   const biased = Object.entries({ q: first.q, k: first.k, v: first.v, output: first.o }).filter(([, { bias }]) => bias).map(([name]) => name);
   return `attention: ${list([
-    `${kind}, ${n(nHeads)} heads of ${n(headDim)} on ${n(nKvHeads)} of keys and values`,
+    latent ? latentAttention(config, latent) : `${kind}, ${n(nHeads)} heads of ${n(headDim)} on ${n(nKvHeads)} of keys and values`,
     attentionScale !== undefined && `scores times ${number(attentionScale)}`,
     attentionCap !== undefined && `scores capped at ${number(attentionCap)}`,
     alibi !== undefined && `ALiBi, at most 2^-${number(alibi / 2 ** Math.floor(Math.log2(nHeads)))} for each position back`,
@@ -32,6 +33,15 @@ function attention(config: ModelConfig, { layers: [first] }: Weights): string {
     first.sinkLogits !== undefined && "a sink in every head's softmax",
     biased.length > 0 && `biases on ${biased.join(", ")}`,
   ])}`;
+}
+
+function latentAttention({ nHeads, headDim }: ModelConfig, { qRank, kvRank, nopeDim, valueDim }: LatentConfig): string {
+  const ropeDims = headDim - kvRank;
+  return list([
+    `multi-head latent, ${n(nHeads)} heads of ${n(nopeDim)} + ${n(ropeDims)} rotating and values of ${n(valueDim)}, on a latent vector of ${n(kvRank)}`,
+    `the cache keeps ${n(headDim)} values a token and layer, keys and values in one`,
+    qRank === undefined ? "queries projected directly" : `queries through ${n(qRank)} values`,
+  ]);
 }
 
 function headNorms({ weight }: Norm, { headDim, nHeads }: ModelConfig): string {

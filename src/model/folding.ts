@@ -33,7 +33,7 @@ interface Site {
  * All sites of a decoder: norms into the linears behind them, v into the output projection, up into down where the block is gated (the
  * product passes a factor through; an activation function alone would not).
  */
-function sites({ nLayers, nHeads, nKvHeads, headDim, ffn, qkvClamp }: ModelConfig, has: (name: string) => boolean): Site[] {
+function sites({ nLayers, nHeads, nKvHeads, headDim, latent, ffn, qkvClamp }: ModelConfig, has: (name: string) => boolean): Site[] {
   const found: Site[] = [];
   const perKv = nHeads / nKvHeads;
   for (let layer = 0; layer < nLayers; layer++) {
@@ -44,8 +44,9 @@ function sites({ nLayers, nHeads, nKvHeads, headDim, ffn, qkvClamp }: ModelConfi
     // Only what a norm with weights has made can be made otherwise; where both blocks read the same, both are readers.
     const [attnNorm, ffnNorm] = has(`blk.${layer}.attn_norm_2.weight`) ? [both("attn_norm_2"), both("attn_norm")] : [both("attn_norm"), both("ffn_norm")];
     const shared = ffnNorm.length > 0 ? [] : fed;
-    if (attnNorm.length > 0) found.push({ layer, input: "attn_norm", readers: [...weights("attn_q", "attn_k", "attn_v"), ...shared], makers: attnNorm });
-    if (qkvClamp === undefined) found.push({ layer, input: "attention", readers: weights("attn_output"), makers: both("attn_v"), rowOf });
+    // Latent attention has no sites: what its matrices read and make is not what the names here say.
+    if (attnNorm.length > 0 && !latent) found.push({ layer, input: "attn_norm", readers: [...weights("attn_q", "attn_k", "attn_v"), ...shared], makers: attnNorm });
+    if (qkvClamp === undefined && !latent) found.push({ layer, input: "attention", readers: weights("attn_output"), makers: both("attn_v"), rowOf });
     // Experts have no site: too many readers, and the router among them.
     if (!has(`blk.${layer}.ffn_up.weight`)) continue;
     if (ffnNorm.length > 0) found.push({ layer, input: "ffn_norm", readers: fed, makers: ffnNorm });

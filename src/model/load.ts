@@ -4,6 +4,8 @@ import { learnsPositions, type ModelConfig } from "./config.ts";
 import { unfused } from "./fused.ts";
 import { unstacked } from "./unstacked.ts";
 import { expertWeights } from "./experts.ts";
+import { attentionParts, latentWeights } from "./latent.ts";
+import { unlatent } from "./latent-gguf.ts";
 import { type LoadOptions, type TensorReader, tensorReader, type WeightFile } from "./tensor-reader.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
@@ -15,7 +17,7 @@ export { chooseFolds, columnImportance, type LoadOptions, matrixReader, rowReade
  * @throws FormatError naming the tensor that is missing, misshapen, unsupported or not finite; RangeError for options that do not fit.
  */
 export function loadWeights(file: WeightFile, config: ModelConfig, kernels: Kernels, options: LoadOptions = {}): Weights {
-  const { source, tensors } = plainFile(file, config);
+  const { source, tensors } = unlatent(plainFile(file, config), config);
   const reader = tensorReader({ source, tensors: unstacked(source.name, tensors, config.experts) }, config, kernels, options);
   const { matrix, vector } = reader;
   const { dim, vocabSize, nLayers, contextLength } = config;
@@ -70,7 +72,8 @@ function partReader({ shapeOf, matrix, vector }: TensorReader, { dim, headDim, n
 
 function layerWeights(config: ModelConfig, { has, linear, optional, norm, headNorm }: PartReader, layer: number): LayerWeights {
   const at = (part: string) => `blk.${layer}.${part}`;
-  const { dim, nHeads, nKvHeads, headDim, ffnDim, experts, normPlacement = "before", parallelResidual } = config;
+  const { dim, nHeads, nKvHeads, ffnDim, experts, latent, normPlacement = "before", parallelResidual } = config;
+  const { q, k, v, o } = attentionParts(config);
   const [before, after] = [normPlacement !== "after", normPlacement !== "before"];
   // Falcon 40B calls the norm before attention attn_norm_2, and the one before the feed-forward block attn_norm.
   const [attnNorm, usual] = has(at("attn_norm_2")) ? ["attn_norm_2", "attn_norm"] : ["attn_norm", "ffn_norm"];
@@ -78,13 +81,14 @@ function layerWeights(config: ModelConfig, { has, linear, optional, norm, headNo
   const ffnNorm = !after && has(at("post_attention_norm")) ? "post_attention_norm" : usual;
   return {
     ...(before && { attnNorm: norm(at(attnNorm)) }),
-    q: linear(at("attn_q"), [nHeads * headDim, dim]),
-    k: linear(at("attn_k"), [nKvHeads * headDim, dim]),
-    v: linear(at("attn_v"), [nKvHeads * headDim, dim]),
+    q: linear(at(q[0]), q[1]),
+    k: linear(at(k[0]), k[1]),
+    v: linear(at(v[0]), v[1]),
+    ...(latent && { latent: latentWeights(config, latent, (part, shape) => linear(at(part), shape), (part, size) => norm(at(part), [size])) }),
     qNorm: headNorm(at("attn_q_norm"), nHeads),
     kNorm: headNorm(at("attn_k_norm"), nKvHeads),
     sinkLogits: optional(at("attn_sinks.weight"), [nHeads]),
-    o: linear(at("attn_output"), [dim, nHeads * headDim]),
+    o: linear(at(o[0]), o[1]),
     ...(after && { attnPostNorm: norm(at("post_attention_norm")) }),
     ...(before && !(parallelResidual && !has(at(ffnNorm))) && { ffnNorm: norm(at(ffnNorm)) }),
     ...(experts && layer >= experts.denseLayers

@@ -6,6 +6,7 @@ import { zeros } from "../tensor/tensor.ts";
 import { ARCHITECTURES } from "./architecture-table.ts";
 import { learnsPositions } from "./config.ts";
 import { expertWeights } from "./experts.ts";
+import { attentionParts, latentWeights } from "./latent.ts";
 import type { NamedShape } from "./shapes.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
@@ -19,7 +20,8 @@ export function randomWeights({ config, tied }: NamedShape, kernels: Kernels, dt
   const draw = kernels.name === "shapes" ? undefined : gaussian(random(seed));
   const { biases, qkNorm, sinks } = ARCHITECTURES[config.architecture];
   const [biased, qkvBiased] = [biases === "all", biases !== undefined];
-  const { normPlacement = "before", parallelResidual, experts } = config;
+  const { normPlacement = "before", parallelResidual, experts, latent } = config;
+  const { q, k, v, o } = attentionParts(config);
   const [before, after] = [normPlacement !== "after", normPlacement !== "before"];
 
   const matrix = (name: string, rows: number, cols: number) => {
@@ -34,7 +36,7 @@ export function randomWeights({ config, tied }: NamedShape, kernels: Kernels, dt
   const vector = (name: string, size: number, value: number) => {
     const tensor = kernels.alloc("f32", [size]);
     tensor.name = name;
-    tensor.f32.fill(value);
+    if (draw) tensor.f32.fill(value);
     return tensor;
   };
   const linear = (name: string, rows: number, cols: number, bias: boolean): Linear => ({
@@ -53,12 +55,13 @@ export function randomWeights({ config, tied }: NamedShape, kernels: Kernels, dt
     const at = (part: string) => `blk.${i}.${part}`;
     layers.push({
       ...(before && { attnNorm: norm(at("attn_norm")) }),
-      q: linear(at("attn_q"), nHeads * headDim, dim, qkvBiased),
-      k: linear(at("attn_k"), nKvHeads * headDim, dim, qkvBiased),
-      v: linear(at("attn_v"), nKvHeads * headDim, dim, qkvBiased),
+      q: linear(at(q[0]), ...q[1], qkvBiased),
+      k: linear(at(k[0]), ...k[1], qkvBiased),
+      v: linear(at(v[0]), ...v[1], qkvBiased),
+      ...(latent && { latent: latentWeights(config, latent, (part, [rows, cols]) => linear(at(part), rows, cols, false), (part, size) => norm(at(part), size)) }),
       qNorm: headNorm(at("attn_q_norm"), nHeads),
       kNorm: headNorm(at("attn_k_norm"), nKvHeads),
-      o: linear(at("attn_output"), dim, nHeads * headDim, biased),
+      o: linear(at(o[0]), ...o[1], biased),
       ...(after && { attnPostNorm: norm(at("post_attention_norm")) }),
       ...(before && !parallelResidual && { ffnNorm: norm(at("ffn_norm")) }),
       ...(sinks && { sinkLogits: vector(at("attn_sinks.weight"), nHeads, 0) }),

@@ -17,10 +17,13 @@ type Dims = Pick<ModelConfig, "dim" | "nLayers" | "nHeads" | "ffnDim" | "vocabSi
   readonly tied: boolean;
 };
 
+/** What a file of the model says, by key. */
+type Keys = Readonly<Record<string, number | string | boolean>>;
+
 /** By the rules that files of the architecture are read by; `keys` is what else such a file says. */
-function shape(name: string, architecture: string, dims: Dims, keys: Readonly<Record<string, number | string>> = {}): NamedShape {
+function shape(name: string, architecture: string, dims: Dims, keys: Keys = {}): NamedShape {
   const { dim, nHeads, headDim, normEps = 1e-5, vocabSize } = dims;
-  const values: Record<string, number | string | undefined> = {
+  const values: Record<string, Keys[string] | undefined> = {
     ...{ embedding_length: dim, block_count: dims.nLayers, feed_forward_length: dims.ffnDim, context_length: dims.contextLength },
     ...{ "attention.head_count": nHeads, "attention.head_count_kv": dims.nKvHeads, "attention.key_length": headDim },
     ...{ "attention.layer_norm_rms_epsilon": normEps, "attention.layer_norm_epsilon": normEps, "rope.freq_base": dims.ropeBase, "attention.sliding_window": dims.window },
@@ -28,13 +31,13 @@ function shape(name: string, architecture: string, dims: Dims, keys: Readonly<Re
   };
   const metadata = new Map<string, GgufValue>([["general.architecture", { type: "string", value: architecture }], ["general.name", { type: "string", value: name }]]);
   for (const [key, value] of Object.entries(values)) {
-    if (value !== undefined) metadata.set(`${architecture}.${key}`, typeof value === "number" ? { type: "float64", value } : { type: "string", value });
+    if (value !== undefined) metadata.set(`${architecture}.${key}`, typeof value === "number" ? { type: "float64", value } : typeof value === "boolean" ? { type: "bool", value } : { type: "string", value });
   }
   const embedding = { name: "token_embd.weight", shape: [vocabSize, dim], type: "F32", offset: 0, bytes: 0 };
   return { config: configFromGguf({ name, metadata, tensors: new Map([[embedding.name, embedding]]) }), tied: dims.tied };
 }
 
-const llama = (name: string, dims: Dims, keys?: Readonly<Record<string, number | string>>) => shape(name, "llama", dims, keys);
+const llama = (name: string, dims: Dims, keys?: Keys) => shape(name, "llama", dims, keys);
 
 /** Radford et al. 2019, Brown et al. 2020: one vocabulary, feed-forward blocks of four times the width. */
 function gpt(name: string, dims: Pick<ModelConfig, "dim" | "nLayers" | "nHeads" | "contextLength">): NamedShape {
@@ -45,6 +48,13 @@ function gpt(name: string, dims: Pick<ModelConfig, "dim" | "nLayers" | "nHeads" 
 const experts = (count: number, used: number, ffnDim: number, sharedFfnDim?: number): Record<string, number> => ({
   ...{ expert_count: count, expert_used_count: used, expert_feed_forward_length: ffnDim },
   ...(sharedFfnDim !== undefined && { expert_shared_feed_forward_length: sharedFfnDim }),
+});
+
+/** DeepSeek's latent attention and YaRN, the same in all its sizes but for the queries' rank and `mscale_all_dim`. */
+const deepseek = (logMultiplier: number, qRank?: number): Keys => ({
+  ...{ "attention.kv_lora_rank": 512, "attention.key_length": 192, "attention.value_length": 128, "rope.dimension_count": 64 },
+  ...(qRank !== undefined && { "attention.q_lora_rank": qRank }),
+  ...{ "rope.scaling.type": "yarn", "rope.scaling.factor": 40, "rope.scaling.original_context_length": 4096, "rope.scaling.yarn_log_multiplier": logMultiplier },
 });
 
 /** Llama 3.1's rope scaling. */
@@ -169,6 +179,19 @@ export const SHAPES: Readonly<Record<string, NamedShape>> = {
     ...(["gpt-oss-120b", "gpt-oss"] as const),
     { ropeBase: 150000, headDim: 64, window: 128, dim: 2880, nLayers: 36, nHeads: 64, nKvHeads: 8, ffnDim: 2880, vocabSize: 201088, contextLength: 131072, tied: false },
     { ...experts(128, 4, 2880), "rope.scaling.type": "yarn", "rope.scaling.factor": 32, "rope.scaling.original_context_length": 4096 },
+  ),
+  "deepseek-v2-lite": shape(
+    ...(["deepseek-v2-lite", "deepseek2"] as const),
+    { normEps: 1e-6, dim: 2048, nLayers: 27, nHeads: 16, ffnDim: 10944, vocabSize: 102400, contextLength: 163840, tied: false },
+    { ...experts(64, 6, 1408, 2816), leading_dense_block_count: 1, ...deepseek(0.0707) },
+  ),
+  "deepseek-v3": shape(
+    ...(["deepseek-v3", "deepseek2"] as const),
+    { normEps: 1e-6, dim: 7168, nLayers: 61, nHeads: 128, ffnDim: 18432, vocabSize: 129280, contextLength: 163840, tied: false },
+    {
+      ...{ ...experts(256, 8, 2048, 2048), leading_dense_block_count: 3, ...deepseek(0.1, 1536) },
+      ...{ expert_gating_func: 2, expert_weights_norm: true, expert_weights_scale: 2.5, expert_group_count: 8, expert_group_used_count: 4 },
+    },
   ),
   "gpt2": gpt("gpt2", { dim: 768, nLayers: 12, nHeads: 12, contextLength: 1024 }),
   "gpt2-medium": gpt("gpt2-medium", { dim: 1024, nLayers: 24, nHeads: 16, contextLength: 1024 }),

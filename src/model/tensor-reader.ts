@@ -90,7 +90,9 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     const [rows, cols] = shape;
     const packer = kernels.packer({ name, dtype: format.dtype, shape, group: format.group || cols });
     const asStored = !fold && nativeDtype(info.type) === format.dtype && (format.dtype === "f32" || format.group === 32);
-    const importance = asStored ? undefined : columnImportance(name, scheme, sparsity, calibration, folds);
+    const known = asStored ? undefined : columnImportance(name, scheme, sparsity, calibration, folds);
+    // What attention sees is no input of the output projection where attention is latent.
+    const importance = known?.length === cols ? known : undefined;
     const rowBytes = rowSize(file, info);
     // Whole tiles of 8 rows, as some kernels pack them.
     const step = Math.max(8, Math.floor(CHUNK_BYTES / rowBytes / 8) * 8);

@@ -1,13 +1,14 @@
 import type { Linear, Norm } from "../tensor/fusion.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { commonLinears, expertLinears, type ExpertsConfig, type ExpertsWeights } from "./experts.ts";
+import { latentLinears, type LatentWeights } from "./latent.ts";
 
 export type { Norm } from "../tensor/fusion.ts";
 
 export interface LayerWeights {
   /** On what attention reads. */
   readonly attnNorm?: Norm;
-  /** [nHeads * headDim, dim] */
+  /** [nHeads * headDim, dim]; of q, k, v and o see LatentWeights where there is one. */
   readonly q: Linear;
   /** [nKvHeads * headDim, dim] */
   readonly k: Linear;
@@ -17,6 +18,7 @@ export interface LayerWeights {
   readonly kNorm?: Norm;
   /** [nHeads], see AttentionShape. */
   readonly sinkLogits?: Tensor;
+  readonly latent?: LatentWeights;
   /** [dim, nHeads * headDim] */
   readonly o: Linear;
   /** On what attention adds to the residual stream. */
@@ -50,9 +52,9 @@ export interface Weights {
   readonly longRopeFactors?: { readonly short: Float32Array; readonly long: Float32Array };
 }
 
-/** The linears of a layer that every token meets, in the order of their use. */
-export function denseLinears({ q, k, v, o, gate, up, down, experts }: LayerWeights): Linear[] {
-  return [q, k, v, o, ...[gate, up, down].filter((linear) => linear !== undefined), ...(experts ? commonLinears(experts) : [])];
+/** The linears of a layer that every token meets. */
+export function denseLinears({ q, k, v, latent, o, gate, up, down, experts }: LayerWeights): Linear[] {
+  return [q, k, v, ...(latent ? latentLinears(latent) : []), o, ...[gate, up, down].filter((linear) => linear !== undefined), ...(experts ? commonLinears(experts) : [])];
 }
 
 /** All linears of a layer. */
@@ -61,8 +63,8 @@ export function layerLinears(layer: LayerWeights): Linear[] {
 }
 
 /** The norms of a layer. */
-export function layerNorms({ attnNorm, qNorm, kNorm, attnPostNorm, ffnNorm, ffnPostNorm }: LayerWeights): Norm[] {
-  return [attnNorm, qNorm, kNorm, attnPostNorm, ffnNorm, ffnPostNorm].filter((norm) => norm !== undefined);
+export function layerNorms({ attnNorm, qNorm, kNorm, latent, attnPostNorm, ffnNorm, ffnPostNorm }: LayerWeights): Norm[] {
+  return [attnNorm, qNorm, kNorm, latent?.qDown?.norm, latent?.norm, attnPostNorm, ffnNorm, ffnPostNorm].filter((norm) => norm !== undefined);
 }
 
 /** Every linear weight, the output head included. One decode step reads them all, but for the experts that its token did not choose. */

@@ -67,5 +67,6 @@ function staticScales({ ops }: Calibration, nLayers: number, dtype: "int8" | "in
   const tables: Record<string, (number | undefined)[]> = Object.fromEntries(LINEAR_INPUTS.map((name) => [name, new Array(nLayers + 1)]));
   // An op whose outputs were all zero has no scale to offer: its rows bring their own.
   for (const { layer, name, scales } of ops) tables[name][layer + 1] = scales[dtype] || undefined;
-  return (layer, name) => tables[name][layer + 1];
+  // What is no input in a calibration (experts, latent attention) brings its own, too.
+  return (layer, name) => tables[name]?.[layer + 1];
 }

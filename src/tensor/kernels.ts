@@ -18,7 +18,7 @@ export interface KvPage {
   readonly id: number;
   /** Keys, [nLayers, nKvHeads, pageSize, headDim]. */
   readonly k: Tensor;
-  /** Values, the same shape. */
+  /** Values, the same shape; the tensor of keys itself where the values are found in the keys (multi-head latent attention). */
   readonly v: Tensor;
 }
 
@@ -148,7 +148,7 @@ export interface Kernels {
   ropeAngles(out: Tensor, positions: Int32Array, frequencies: Float64Array, magnitude: number): void;
   /** Rotates the first 2 x (angle pairs) of every headDim values of x, in place (Su et al. 2021). */
   rope(x: Tensor, angles: Tensor, headDim: number, style: RopeStyle): void;
-  /** Stores the rows of k and v at their segments' positions of `layer`, quantised as the pages are (see KvPage). */
+  /** Stores the rows of k and v at their segments' positions of `layer`, quantised as the pages are (see KvPage); those of v only where pages keep values apart. */
   kvWrite(k: Tensor, v: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape): void;
   /**
    * Causal attention of each row over its own segment's pages, online softmax, nothing materialised (Dao et al. 2022).
@@ -173,6 +173,10 @@ export interface Kernels {
   route(ids: Int32Array, weights: Tensor, logits: Tensor, routing: Routing, bias?: Tensor): void;
   /** out[p / used] += weights[p] * x[i] for every p = places[i], rounded down, with weights [tokens, used]. No two places share a row of out. */
   scatterAdd(out: Tensor, x: Tensor, weights: Tensor, places: Int32Array): void;
+  /** Some columns of every head, a matrix for each head: see `splitHeads` in heads.ts. */
+  splitHeads(out: Tensor, x: Tensor, heads: number, from: number): void;
+  /** Matrices of heads side by side: see `joinHeads` in heads.ts. */
+  joinHeads(out: Tensor, parts: readonly Tensor[], heads: number): void;
   /** Several ops in one pass, where the backend has that. */
   readonly fused?: FusedKernels;
   /** Ends threads, if there are any. */

@@ -27,7 +27,7 @@ export function rowsBytes({ bytes, shape }: Tensor): number {
 }
 
 export function positionBytes({ k, v }: KvPage): number {
-  return rowsBytes(k) + rowsBytes(v);
+  return rowsBytes(k) + (v === k ? 0 : rowsBytes(v));
 }
 
 /** "int8", or "int8/int4" where keys and values differ. */

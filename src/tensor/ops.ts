@@ -73,6 +73,44 @@ export class Ops {
     return out;
   }
 
+  /** A linear for each head over its own rows: x [heads * m, k] -> [heads * m, n], weights [n, k]; 2mnk flops a head. */
+  headLinears(name: string, x: Tensor, parts: readonly Linear[]): Tensor {
+    const [{ weight }] = parts;
+    const [m, n, k] = [x.rows / parts.length, weight.rows, weight.cols];
+    if (!Number.isInteger(m) || parts.some((part) => part.weight.rows !== n || part.weight.cols !== x.cols)) {
+      mismatch(name, `x [${x.shape}] and ${parts.length} heads of weight [${weight.shape}]`);
+    }
+    const out = this.arena.take(name, [x.rows, n]);
+    const started = this.start();
+    parts.forEach((part, head) => this.kernels.linear(out.slice(head * m, (head + 1) * m), x.slice(head * m, (head + 1) * m), part.weight, part.bias));
+    if (this.ledger.on) {
+      const cost = linearCost(x, parts);
+      this.write(name, { ...cost, kind: m === 1 ? "gemv" : "gemm", m, flops: 2 * m * cost.n * k }, out, started);
+    }
+    return out;
+  }
+
+  /** Columns [from, from + width) of every head of x [tokens, heads * ..] -> [heads * tokens, width], head by head. */
+  splitHeads(name: string, x: Tensor, heads: number, from: number, width: number): Tensor {
+    if (x.cols % heads !== 0 || from + width > x.cols / heads) mismatch(name, `x [${x.shape}], ${heads} heads and columns ${from} to ${from + width} of them`);
+    const out = this.arena.take(name, [heads * x.rows, width]);
+    const started = this.start();
+    this.kernels.splitHeads(out, x, heads, from);
+    this.plain(name, "elementwise", out, out.bytes, 0, started);
+    return out;
+  }
+
+  /** Parts [heads * tokens, n] side by side -> [tokens, heads * (sum of n)]. */
+  joinHeads(name: string, parts: readonly Tensor[], heads: number): Tensor {
+    const { rows } = parts[0];
+    if (rows % heads !== 0 || parts.some((part) => part.rows !== rows)) mismatch(name, `parts ${parts.map(({ shape }) => `[${shape}]`).join(", ")} and ${heads} heads`);
+    const out = this.arena.take(name, [rows / heads, heads * parts.reduce((sum, { cols }) => sum + cols, 0)]);
+    const started = this.start();
+    this.kernels.joinHeads(out, parts, heads);
+    this.plain(name, "elementwise", out, out.bytes, 0, started);
+    return out;
+  }
+
   /** Linears over the same x, by their names; as one op `name` where that can be fused. */
   linears(name: string, names: readonly string[], x: Tensor, parts: readonly Linear[]): Tensor[] {
     const { fused } = this.kernels;
@@ -226,7 +264,7 @@ export class Ops {
       let writtenKv = 0;
       for (const { length, pages } of segments) writtenKv += length * positionBytes(pages[0]);
       const dtype = kvFormat(segments);
-      this.write("kv_write", { ...NOTHING, kind: "kv", m: k.rows, n: 2 * k.cols, dtype, readActivations: k.bytes + v.bytes, writtenKv }, k, started);
+      this.write("kv_write", { ...NOTHING, kind: "kv", m: k.rows, n: (v === k ? 1 : 2) * k.cols, dtype, readActivations: k.bytes + (v === k ? 0 : v.bytes), writtenKv }, k, started);
     }
   }
 
@@ -289,7 +327,7 @@ export class Ops {
   zeros(name: string, shape: readonly number[]): Tensor {
     const out = this.arena.take(name, shape);
     const started = this.start();
-    out.f32.fill(0);
+    if (out.dtype === "f32") out.f32.fill(0); // Not those of cost-only kernels.
     this.plain(name, "elementwise", out, 0, 0, started);
     return out;
   }
@@ -324,7 +362,7 @@ export class Ops {
   /** Picks a token from one row of logits [1, vocabSize]; 1 flop a value. */
   sample(logits: Tensor, pick: (values: Float32Array) => number): number {
     const started = this.start();
-    const id = pick(logits.f32);
+    const id = pick(logits.data as Float32Array); // Empty on cost-only kernels, whatever their format.
     if (this.ledger.on) {
       const cost = { ...NOTHING, kind: "sampling" as const, m: 1, n: logits.cols, flops: logits.cols, readActivations: logits.bytes };
       this.write("sample", { ...cost, writtenActivations: Int32Array.BYTES_PER_ELEMENT }, logits, started);

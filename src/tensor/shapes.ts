@@ -35,6 +35,8 @@ export function shapeKernels(): Kernels {
     add: nothing,
     route: (ids, _weights, logits, routing) => spreadEvenly(ids, routing, logits.rows),
     scatterAdd: nothing,
+    splitHeads: nothing,
+    joinHeads: nothing,
     close: nothing,
   };
 }

@@ -1,12 +1,9 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import type { ModelFile } from "../../src/model/open.ts";
-import { decodeRows, nativeDtype } from "../../src/quant/ggml.ts";
 import { scalarKernels } from "../../src/tensor/scalar/index.ts";
-import { zeros } from "../../src/tensor/tensor.ts";
 import { wasmKernels } from "../../src/tensor/wasm/index.ts";
-import { expertBench, openExperts } from "../support/expert-bench.ts";
+import { expertBench, openExperts, plainTensors } from "../support/expert-bench.ts";
 import { CASES, type ExpertCase } from "../support/expert-cases.ts";
 import { expertTokens } from "../support/expert-model.ts";
 import { probabilities, referenceLogits } from "../support/reference.ts";
@@ -18,23 +15,6 @@ const KERNELS = { scalar: scalarKernels(), wasm: wasmKernels() } as const;
 
 /** What llama.cpp rounds: activations to 8 bits where weights are quantised, to f16 where they are F16. */
 const TOLERANCES: Readonly<Record<string, number>> = { F32: 2e-6, F16: 1e-3, Q8_0: 2e-2, Q4_0: 3e-2, MXFP4: 2e-2 };
-
-/** All tensors of a file, dequantised, by name. */
-function tensorsOf({ source, tensors }: ModelFile): (name: string) => ArrayLike<number> | undefined {
-  const known = new Map<string, ArrayLike<number>>();
-  return (name) => {
-    const info = tensors.get(name);
-    if (!info) return undefined;
-    if (!known.has(name)) {
-      const bytes = new Uint8Array(info.bytes);
-      source.read(info.offset, bytes);
-      const plain = zeros(nativeDtype(info.type), [info.shape.slice(0, -1).reduce((a, b) => a * b, 1), info.shape[info.shape.length - 1]], 32);
-      decodeRows(info.type, bytes, plain);
-      known.set(name, Float64Array.from({ length: plain.rows * plain.cols }, (_, i) => plain.at(i)));
-    }
-    return known.get(name);
-  };
-}
 
 describe.each(Object.keys(KERNELS) as (keyof typeof KERNELS)[])("mixtures of experts on %s kernels", (backend) => {
   it.each(CASES)("$name: llama.cpp's probabilities after every position", ({ name, model, tokens = 14 }: ExpertCase) => {
@@ -51,7 +31,7 @@ describe.each(Object.keys(KERNELS) as (keyof typeof KERNELS)[])("mixtures of exp
   it.each(CASES)("$name: a float64 reference's logits", ({ model, tokens = 14 }: ExpertCase) => {
     const file = openExperts(model);
     const ids = expertTokens(model, tokens);
-    const expected = referenceLogits(file.config, tensorsOf(file), ids, model.qkNorm === "row");
+    const expected = referenceLogits(file.config, plainTensors(file), ids, model.qkNorm === "row");
     const found = allLogits(expertBench(model, KERNELS[backend]), ids);
     expect(Math.max(...found.map((row, i) => relativeError(row, expected[i])))).toBeLessThanOrEqual(backend === "wasm" && (model.mxfp4 || model.type?.startsWith("Q")) ? 2e-3 : 2e-5);
   });

@@ -2,9 +2,11 @@ import { createModel } from "../../src/model/decoder.ts";
 import { memorySource } from "../../src/model/formats/source.ts";
 import { type LoadOptions, loadWeights } from "../../src/model/load.ts";
 import { type ModelFile, openModel } from "../../src/model/open.ts";
+import { decodeRows, nativeDtype } from "../../src/quant/ggml.ts";
 import type { Kernels } from "../../src/tensor/kernels.ts";
 import type { Ledger } from "../../src/tensor/ledger.ts";
 import type { AttentionMethod } from "../../src/tensor/ops.ts";
+import { zeros } from "../../src/tensor/tensor.ts";
 import { type ExpertModel, expertModel } from "./expert-model.ts";
 import { type Bench, bench } from "./run.ts";
 
@@ -14,4 +16,21 @@ export const openExperts = (model: ExpertModel): ModelFile => openModel(memorySo
 export function expertBench(model: ExpertModel, kernels: Kernels, { ledger, attention, ...options }: LoadOptions & { ledger?: Ledger; attention?: AttentionMethod } = {}): Bench {
   const file = openExperts(model);
   return bench(createModel(file.config, loadWeights(file, file.config, kernels, options)), { kernels, ledger, attention });
+}
+
+/** All tensors of a file, dequantised, by name. */
+export function plainTensors({ source, tensors }: ModelFile): (name: string) => ArrayLike<number> | undefined {
+  const known = new Map<string, ArrayLike<number>>();
+  return (name) => {
+    const info = tensors.get(name);
+    if (!info) return undefined;
+    if (!known.has(name)) {
+      const bytes = new Uint8Array(info.bytes);
+      source.read(info.offset, bytes);
+      const plain = zeros(nativeDtype(info.type), [info.shape.slice(0, -1).reduce((a, b) => a * b, 1), info.shape[info.shape.length - 1]], 32);
+      decodeRows(info.type, bytes, plain);
+      known.set(name, Float64Array.from({ length: plain.rows * plain.cols }, (_, i) => plain.at(i)));
+    }
+    return known.get(name);
+  };
 }

@@ -12,6 +12,17 @@ export const text = (value: string): GgufValue => ({ type: "string", value });
 /** How a file holds its experts: all of them in one tensor, gate and up together, or (before 2024) a tensor each. */
 export type ExpertLayout = "stacked" | "gate and up" | "split";
 
+/** Multi-head latent attention in an ExpertModel. */
+export interface LatentModel {
+  readonly qRank?: number;
+  readonly kvRank: number;
+  readonly nopeDim: number;
+  readonly ropeDim: number;
+  readonly valueDim: number;
+  /** Keys' and values' matrices in one tensor, as before 2025, or in two: the same numbers in both. */
+  readonly form: "attn_kv_b" | "attn_k_b and attn_v_b";
+}
+
 /** A small mixture of experts with weights drawn from a seed. */
 export interface ExpertModel {
   readonly architecture: string;
@@ -33,6 +44,7 @@ export interface ExpertModel {
   readonly denseLayers?: number;
   readonly denseFfnDim?: number;
   readonly qkNorm?: "shared" | "row";
+  readonly latent?: LatentModel;
   /** Linears with a bias. */
   readonly biases?: readonly string[];
   readonly choiceBias?: boolean;
@@ -83,20 +95,43 @@ export function expertModel(model: ExpertModel): Uint8Array {
     if (biases.some((part) => name.endsWith(part))) draw(`${name}.bias`, shape.slice(0, -1), 0, 0.3);
   };
   const norm = (name: string, size: number) => draw(`${name}.weight`, [size], 1, 0.3);
+  const latentAttention = (at: (part: string) => string, { qRank, kvRank, nopeDim, ropeDim, valueDim, form }: LatentModel): void => {
+    if (qRank === undefined) linear(at("attn_q"), [nHeads * (nopeDim + ropeDim), dim]);
+    else {
+      linear(at("attn_q_a"), [qRank, dim]);
+      norm(at("attn_q_a_norm"), qRank);
+      linear(at("attn_q_b"), [nHeads * (nopeDim + ropeDim), qRank]);
+    }
+    linear(at("attn_kv_a_mqa"), [kvRank + ropeDim, dim]);
+    norm(at("attn_kv_a_norm"), kvRank);
+    const both = values([nHeads, nopeDim + valueDim, kvRank], 0, 1.2 / Math.sqrt(kvRank));
+    if (form === "attn_kv_b") return put(at("attn_kv_b.weight"), floats([nHeads * (nopeDim + valueDim), kvRank], both.f32), type);
+    const [keys, ups] = [zeros("f32", [nHeads, kvRank, nopeDim]), zeros("f32", [nHeads, valueDim, kvRank])];
+    both.f32.forEach((value, i) => {
+      const [head, row, col] = [Math.floor(i / kvRank / (nopeDim + valueDim)), Math.floor(i / kvRank) % (nopeDim + valueDim), i % kvRank];
+      if (row < nopeDim) keys.f32[(head * kvRank + col) * nopeDim + row] = value;
+      else ups.f32[(head * valueDim + row - nopeDim) * kvRank + col] = value;
+    });
+    put(at("attn_k_b.weight"), keys, type);
+    put(at("attn_v_b.weight"), ups, type);
+  };
 
   draw("token_embd.weight", [vocabSize, dim], 0, 1, type);
   for (let i = 0; i < nLayers; i++) {
     const at = (part: string) => `blk.${i}.${part}`;
     norm(at("attn_norm"), dim);
-    linear(at("attn_q"), [nHeads * headDim, dim]);
-    linear(at("attn_k"), [nKvHeads * headDim, dim]);
-    linear(at("attn_v"), [nKvHeads * headDim, dim]);
+    if (model.latent) latentAttention(at, model.latent);
+    else {
+      linear(at("attn_q"), [nHeads * headDim, dim]);
+      linear(at("attn_k"), [nKvHeads * headDim, dim]);
+      linear(at("attn_v"), [nKvHeads * headDim, dim]);
+    }
     if (model.qkNorm) {
       norm(at("attn_q_norm"), model.qkNorm === "row" ? nHeads * headDim : headDim);
       norm(at("attn_k_norm"), model.qkNorm === "row" ? nKvHeads * headDim : headDim);
     }
     if (model.sinks) draw(at("attn_sinks.weight"), [nHeads], 0, 1);
-    linear(at("attn_output"), [dim, nHeads * headDim]);
+    linear(at("attn_output"), [dim, nHeads * (model.latent?.valueDim ?? headDim)]);
     norm(at(ffnNorm), dim);
     if (i < denseLayers) {
       linear(at("ffn_gate"), [denseFfnDim, dim]);
@@ -140,11 +175,22 @@ export function expertModel(model: ExpertModel): Uint8Array {
     ...{ context_length: u32(512), embedding_length: u32(dim), block_count: u32(nLayers), feed_forward_length: u32(denseLayers > 0 ? denseFfnDim : ffnDim) },
     ...{ "attention.head_count": u32(nHeads), "attention.head_count_kv": u32(nKvHeads), "attention.layer_norm_rms_epsilon": f32(1e-5) },
     ...(headDim !== dim / nHeads && { "attention.key_length": u32(headDim), "attention.value_length": u32(headDim) }),
-    ...{ "rope.dimension_count": u32(headDim), expert_count: u32(experts), expert_used_count: u32(used) },
+    ...(model.latent && latentKeys(model.latent)),
+    ...{ "rope.dimension_count": u32(model.latent?.ropeDim ?? headDim), expert_count: u32(experts), expert_used_count: u32(used) },
     ...(denseLayers > 0 && { leading_dense_block_count: u32(denseLayers) }),
     ...model.keys,
   };
   return ggufBytes({ metadata: expertMetadata(architecture, keys, vocabSize), tensors });
+}
+
+function latentKeys({ qRank, kvRank, nopeDim, ropeDim, valueDim, form }: LatentModel): Record<string, GgufValue> {
+  const lengths = (suffix: string, key: number, value: number) => ({ [`attention.key_length${suffix}`]: u32(key), [`attention.value_length${suffix}`]: u32(value) });
+  const ofHeads = (suffix: string) => lengths(suffix, nopeDim + ropeDim, valueDim);
+  return {
+    ...(qRank !== undefined && { "attention.q_lora_rank": u32(qRank) }),
+    "attention.kv_lora_rank": u32(kvRank),
+    ...(form === "attn_kv_b" ? ofHeads("") : { "attention.head_count_kv": u32(1), ...lengths("", kvRank + ropeDim, kvRank), ...ofHeads("_mla") }),
+  };
 }
 
 /** Metadata of a drawn model; llama.cpp's loader of this vocabulary wants a token for every byte. */

@@ -1,5 +1,6 @@
 import type { ModelConfig, RopeConfig } from "../../src/model/config.ts";
 import { referenceMixture } from "./reference-experts.ts";
+import { referenceLatent } from "./reference-latent.ts";
 
 /** Reads one weight, dequantised, row-major; undefined where the model has no such tensor. */
 export type ReadTensor = (name: string) => ArrayLike<number> | undefined;
@@ -45,15 +46,17 @@ export function referenceLogits(config: ModelConfig, read: ReadTensor, tokens: r
     const scaled = (x: Vector): Vector => x.map((value) => value * (config.residualScale ?? 1));
 
     const h = stream.map((x) => normIfAny(at("attn_norm"), x));
-    const q = h.map((x, i) => turned(headNormed(at("attn_q_norm"), clamped(project(at("attn_q"), x))), i));
-    const k = h.map((x, i) => turned(headNormed(at("attn_k_norm"), clamped(project(at("attn_k"), x))), i));
-    const v = h.map((x) => clamped(project(at("attn_v"), x)));
+    const latent = config.latent && referenceLatent(config, at, need, h, (x, i) => rotate(x, i, angles!, rope!.style, rope!.magnitude ?? 1));
+    const ordinary = config.latent ? [] : h;
+    const q = ordinary.map((x, i) => turned(headNormed(at("attn_q_norm"), clamped(project(at("attn_q"), x))), i));
+    const k = ordinary.map((x, i) => turned(headNormed(at("attn_k_norm"), clamped(project(at("attn_k"), x))), i));
+    const v = ordinary.map((x) => clamped(project(at("attn_v"), x)));
     // gpt-oss calls the norm before its experts post_attention_norm.
     const before = (config.normPlacement ?? "before") === "before";
     const ffnNorm = at(before && read(at("post_attention_norm.weight")) ? "post_attention_norm" : "ffn_norm");
     const attended = h.map((_, i) => {
       const first = Math.max(0, i - window + 1);
-      const mixed = attend(config, q[i], k.slice(first, i + 1), v.slice(first, i + 1), read(at("attn_sinks.weight")));
+      const mixed = latent?.[i] ?? attend(config, q[i], k.slice(first, i + 1), v.slice(first, i + 1), read(at("attn_sinks.weight")));
       return scaled(normIfAny(at(before ? "none" : "post_attention_norm"), project(at("attn_output"), mixed)));
     });
     const { experts } = config;

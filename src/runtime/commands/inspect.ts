@@ -3,6 +3,9 @@ import type { ModelConfig } from "../../model/config.ts";
 import { loadWeights } from "../../model/load.ts";
 import type { GgufValue } from "../../model/formats/gguf-values.ts";
 import { weightBytes } from "../../model/weights.ts";
+import { unlatent } from "../../model/latent-gguf.ts";
+import type { TensorInfo } from "../../model/formats/source.ts";
+import type { ModelFile } from "../../model/open.ts";
 import { matrixFormat } from "../../model/placement.ts";
 import { canDecode } from "../../quant/ggml.ts";
 import type { ExpertsConfig } from "../../model/experts.ts";
@@ -34,6 +37,12 @@ export const inspect: Command = {
     const tensors = [...file.tensors.values()].map((info) => {
       const { name, shape, type, bytes } = info;
       if (!canDecode(type)) return { name, shape, type, bytes, keptAs: "nothing (unsupported)", bytesInMemory: 0, bytesPerToken: 0 };
+      const halves = latentHalves(file, config, name);
+      if (halves) {
+        const [keys, values] = halves.map((half) => matrixFormat(half, tied, placement));
+        const bytesInMemory = config.nHeads * [keys, values].reduce((sum, { dtype, group }, i) => sum + storageBytes(dtype, halves[i].shape, group || halves[i].shape[1]), 0);
+        return { name, shape, type, bytes, keptAs: `${describeFormat(keys)} (keys), ${describeFormat(values)} (values)`, bytesInMemory, bytesPerToken: bytesInMemory };
+      }
       const format = shape.length >= 2 ? matrixFormat(info, tied, placement) : { dtype: "f32" as const, group: 0 };
       const bytesInMemory = storageBytes(format.dtype, shape, format.group || shape[shape.length - 1]);
       // An embedding is read a row at a time, unless it is the output head too; of the experts, those that a token chooses.
@@ -76,6 +85,14 @@ export const inspect: Command = {
     await io.out(`${lines.join("\n")}\n`);
   },
 };
+
+/** A head's keys' and values' matrices where an older file of latent attention has all of them in one tensor: see `unlatent`. */
+function latentHalves(file: ModelFile, config: ModelConfig, name: string): TensorInfo[] | undefined {
+  const block = config.latent && /^(blk\.\d+\.)attn_kv_b\.weight$/.exec(name)?.[1];
+  if (!block || file.tensors.has(`${block}attn_k_b.weight`)) return undefined;
+  const { tensors } = unlatent(file, config);
+  return ["attn_k_b", "attn_v_b"].map((part) => tensors.get(`${block}${part}.0.weight`)!);
+}
 
 /** The part of a tensor's rows that one token meets. */
 function chosenShare({ experts }: ModelConfig, name: string): number {

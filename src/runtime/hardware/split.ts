@@ -36,11 +36,13 @@ export interface StageTime {
 }
 
 /** Linears whose rows are divided: each device has a part of the outputs. All other linears have their columns divided. */
-const ROW_SPLIT = new Set(["attn_q", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_exps_gate", "ffn_exps_up", "ffn_shexp_gate", "ffn_shexp_up", "output"]);
-/** Linears that every device does by itself: dividing a router would cost more than it saves. */
-const WHOLE = new Set(["ffn_gate_inp", "ffn_gate_inp_shexp"]);
+const ROW_SPLIT = new Set(["attn_q", "attn_q_b", "attn_k", "attn_v", "ffn_gate", "ffn_up", "ffn_exps_gate", "ffn_exps_up", "ffn_shexp_gate", "ffn_shexp_up", "output"]);
+/** Linears that every device does by itself: dividing a router would cost more than it saves, and all heads read the same latent vectors. */
+const WHOLE = new Set(["ffn_gate_inp", "ffn_gate_inp_shexp", "attn_q_a", "attn_k_rope", "attn_kv_a"]);
 /** Ops that divide by heads or by columns of the feed-forward block. */
-const DIVIDED = new Set(["attention", "attention_scores", "softmax", "attention_mix", "kv_write", "rope_q", "rope_k", "attn_q_norm", "attn_k_norm", "ffn_act", "ffn_exps_act", "ffn_shexp_act"]);
+const DIVIDED = new Set(["attention", "q_nope", "q_rope", "q_latent", "attention_latent", "attention_values", "attention_scores", "softmax", "attention_mix", "kv_write", "rope_q", "rope_k", "attn_q_norm", "attn_k_norm", "ffn_act", "ffn_exps_act", "ffn_shexp_act"]);
+/** Linears that each head has of its own: inputs and outputs divide with them. */
+const BY_HEAD = new Set(["attn_k_b", "attn_v_b"]);
 const OF_KV_HEADS = new Set(["attn_k", "attn_v", "kv_write", "rope_k", "attn_k_norm"]);
 
 /**
@@ -53,7 +55,7 @@ export function partOf(op: OpWork, tp: number, nKvHeads: number): OpWork {
   const linear = (op.kind === "gemv" || op.kind === "gemm") && !WHOLE.has(op.name);
   if (!linear && !DIVIDED.has(op.name)) return op;
   const wholeInput = linear && ROW_SPLIT.has(op.name);
-  const wholeOutput = linear && !wholeInput;
+  const wholeOutput = linear && !wholeInput && !BY_HEAD.has(op.name);
   const part = (traffic: Traffic, whole: boolean): Traffic => ({
     weights: traffic.weights * share,
     kv: traffic.kv * kvShare,
@@ -112,10 +114,10 @@ const normBytes = (norm: Norm | undefined) => (norm ? norm.weight.bytes + (norm.
 const linearBytes = (linear: Linear | undefined) => (linear ? linear.weight.bytes + (linear.bias?.bytes ?? 0) : 0);
 
 function layerBytes(layer: LayerWeights, tp: number, nKvHeads: number): number {
-  const { q, k, v, o, gate, up, down, experts, sinkLogits } = layer;
+  const { q, k, v, latent, o, gate, up, down, experts, sinkLogits } = layer;
   const shared = experts?.shared ? [experts.shared.gate, experts.shared.up, experts.shared.down] : [];
-  const divided = [q, o, gate, up, down, ...shared, ...(experts ? expertLinears(experts) : [])].reduce((sum, linear) => sum + linearBytes(linear), 0) / tp;
-  const whole = linearBytes(experts?.router) + linearBytes(experts?.sharedGate) + (experts?.choiceBias?.bytes ?? 0) + (sinkLogits?.bytes ?? 0);
+  const divided = [q, ...(latent ? [...latent.kUp, ...latent.vUp] : []), o, gate, up, down, ...shared, ...(experts ? expertLinears(experts) : [])].reduce((sum, linear) => sum + linearBytes(linear), 0) / tp;
+  const whole = linearBytes(latent?.qDown?.linear) + linearBytes(experts?.router) + linearBytes(experts?.sharedGate) + (experts?.choiceBias?.bytes ?? 0) + (sinkLogits?.bytes ?? 0);
   const kv = (linearBytes(k) + linearBytes(v)) / Math.min(tp, nKvHeads);
   return divided + kv + whole + layerNorms(layer).reduce((sum, norm) => sum + normBytes(norm), 0);
 }

@@ -58,7 +58,7 @@ export function traced(shape: NamedShape, formats: Formats, attention: Attention
     alloc: (dtype, dims) => ghostOf(dims.length < 4 ? activations : dtype === KEYS ? kv.k : kv.v, dims),
     packer: ({ shape: dims, name }) => ({ write: () => {}, finish: () => ghostOf(formats.weights, dims, name) }),
   };
-  const cache = new KvCache(kernels, shape.config, Number.MAX_SAFE_INTEGER, { kv: { k: KEYS, v: VALUES }, prefixIndex: false });
+  const cache = new KvCache(kernels, shape.config, Number.MAX_SAFE_INTEGER, { kv: shape.config.latent ? KEYS : { k: KEYS, v: VALUES }, prefixIndex: false });
   const weights = randomWeights(shape, kernels, "f32");
   return { shape, formats, model: createModel(shape.config, weights), kernels, cache, attention, weightBytes: weightBytes(weights) };
 }

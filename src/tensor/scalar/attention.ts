@@ -20,7 +20,7 @@ export function kvWrite(k: Tensor, v: Tensor, segments: readonly Segment[], laye
         const from = ((segment.row + i) * nKvHeads + head) * headDim;
         const row = rowOf(page, layer, head, position % pageSize);
         writeRow(page.k, row, k.f32, from);
-        writeRow(page.v, row, v.f32, from);
+        if (page.v !== page.k) writeRow(page.v, row, v.f32, from);
       }
     }
   }

@@ -1,3 +1,4 @@
+import { joinHeads, splitHeads } from "../heads.ts";
 import type { Kernels, WeightPacker, WeightSpec } from "../kernels.ts";
 import { route } from "../routing.ts";
 import type { Tensor } from "../tensor.ts";
@@ -34,6 +35,8 @@ export function scalarKernels(): Kernels {
     add,
     route,
     scatterAdd,
+    splitHeads,
+    joinHeads,
     close: () => {},
   };
 }

@@ -1,3 +1,4 @@
+import { joinHeads, splitHeads } from "../heads.ts";
 import type { Kernels } from "../kernels.ts";
 import { attentionMix, attentionScores } from "../scalar/attention.ts";
 import { route } from "../routing.ts";
@@ -165,6 +166,8 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
         device.run(kernel.add_scaled, (n + 3) >> 2);
       }
     },
+    splitHeads,
+    joinHeads,
     ...logits,
     close: () => device.close(),
   };

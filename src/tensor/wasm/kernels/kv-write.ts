@@ -18,7 +18,7 @@ export function emitKvWrite(emitter: Emitter): void {
     const [format, rowBytes] = [local("i32"), local("i32")];
     range(first, last, 1, (unit) => {
       const entry = local("i32", i32.add(param(2), i32.mul(unit, 4 * KV_ENTRY_WORDS)));
-      for (const which of [0, 1]) {
+      const write = (which: 0 | 1) => {
         const from = local("i32", i32.add(param(which), i32.shl(i32.mul(i32.load(entry), i32.mul(nKvHeads, headDim)), 2)));
         format.set(i32.load(entry, 20 + 4 * which));
         KV_READERS.forEach((reader, index) => if_(i32.eq(format, index), () => rowBytes.set(reader.rowBytes(headDim))));
@@ -30,7 +30,10 @@ export function emitKvWrite(emitter: Emitter): void {
           to.add(i32.mul(rowBytes, pageSize));
           scale.add(i32.shl(pageSize, 2));
         });
-      }
+      };
+      write(0);
+      // Pages without values of their own name the keys twice.
+      if_(i32.ne(i32.load(entry, 4), i32.load(entry, 12)), () => write(1));
     });
   });
 }
