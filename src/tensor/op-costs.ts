@@ -1,6 +1,6 @@
 import type { Linear } from "./fusion.ts";
 import type { AttentionShape, KvPage, Segment } from "./kernels.ts";
-import type { OpCost } from "./ledger.ts";
+import type { Ledger, OpCost } from "./ledger.ts";
 import { keyColumns } from "./segments.ts";
 import type { Tensor } from "./tensor.ts";
 
@@ -39,4 +39,10 @@ export function kvFormat([{ pages }]: readonly Segment[]): string {
 export function attentionCost(q: Tensor, segments: readonly Segment[], { headDim }: AttentionShape): OpCost {
   const longest = segments.reduce((max, segment) => Math.max(max, keyColumns(segment)), 0);
   return { ...NOTHING, kind: "attention", m: q.rows, n: longest, k: headDim, dtype: kvFormat(segments) };
+}
+
+/** Writes an op down. It wrote its whole output, unless its cost says otherwise. */
+export function writeCost(ledger: Ledger, name: string, cost: OpCost, out: Tensor, started: number): void {
+  if (cost.writtenActivations === 0 && cost.writtenKv === 0) cost.writtenActivations = out.bytes;
+  ledger.write(name, cost, out, started);
 }

@@ -2,9 +2,10 @@ import { Arena } from "./arena.ts";
 import { type Fusion, FUSIONS, type Linear, type Norm } from "./fusion.ts";
 import type { Activation, Adjustment, AttentionShape, Kernels, RopeStyle, Segment } from "./kernels.ts";
 import type { Ledger, OpCost, OpKind } from "./ledger.ts";
-import { attentionCost, kvFormat, linearCost, NOTHING, positionBytes, rowsBytes } from "./op-costs.ts";
+import { naiveAttention } from "./naive-attention.ts";
+import { attentionCost, kvFormat, linearCost, NOTHING, positionBytes, writeCost } from "./op-costs.ts";
 import { type Choice, choices, type Routing } from "./routing.ts";
-import { keyColumns, visiblePairs, visiblePositions } from "./segments.ts";
+import { visiblePairs, visiblePositions } from "./segments.ts";
 import type { Tensor } from "./tensor.ts";
 
 export type { Linear, Norm } from "./fusion.ts";
@@ -275,7 +276,7 @@ export class Ops {
   attention(q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape, sinkQ?: Tensor): Tensor {
     if (q.cols !== shape.nHeads * shape.headDim) mismatch("attention", `q [${q.shape}] and ${shape.nHeads} heads of ${shape.headDim}`);
     const out = this.arena.take("attention", q.shape);
-    if (this.attentionMethod === "naive") this.naiveAttention(out, q, segments, layer, shape, sinkQ);
+    if (this.attentionMethod === "naive") naiveAttention(this, out, q, segments, layer, shape, sinkQ);
     else {
       const started = this.start();
       this.kernels.attention(out, q, segments, layer, shape, sinkQ);
@@ -370,37 +371,6 @@ export class Ops {
     return id;
   }
 
-  private naiveAttention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape, sinkQ?: Tensor): void {
-    const { ledger, kernels } = this;
-    for (const segment of segments) {
-      const keys = keyColumns(segment);
-      const mark = this.arena.mark();
-      const scores = this.arena.take("attention_scores", [shape.nHeads, segment.length, keys]);
-      const values = shape.nHeads * segment.length * keys;
-      const rowBytes = (q.bytes / q.rows) * segment.length;
-      const cost = ledger.on ? { ...attentionCost(q, [segment], shape), m: segment.length } : undefined;
-
-      let started = this.start();
-      kernels.attentionScores(scores, q, segment, layer, shape, sinkQ);
-      const product = visiblePairs([segment]) * shape.nHeads * 2 * shape.headDim;
-      if (cost) {
-        const readKv = keys * rowsBytes(segment.pages[0].k);
-        this.write("attention_scores", { ...cost, flops: product, readKv, readActivations: rowBytes * (sinkQ ? 2 : 1) }, scores, started);
-      }
-      started = this.start();
-      kernels.softmax(scores, shape.sinkLogits);
-      if (cost) this.write("softmax", { ...cost, flops: 5 * values, readActivations: scores.bytes, readWeights: shape.sinkLogits?.bytes ?? 0 }, scores, started);
-
-      started = this.start();
-      kernels.attentionMix(out, scores, segment, layer, shape);
-      if (cost) {
-        const readKv = keys * rowsBytes(segment.pages[0].v);
-        this.write("attention_mix", { ...cost, flops: product, readKv, readActivations: scores.bytes, writtenActivations: rowBytes }, out, started);
-      }
-      this.arena.release(mark);
-    }
-  }
-
   private normOutput(name: string, x: Tensor, weight: Tensor): Tensor {
     if (x.cols % (weight.rows * weight.cols) !== 0) mismatch(name, `x [${x.shape}] and weight [${weight.shape}]`);
     return this.arena.take(name, x.shape);
@@ -420,10 +390,8 @@ export class Ops {
     return this.ledger.on ? this.ledger.start() : 0;
   }
 
-  /** Every op writes its whole output, unless its cost says otherwise. */
   private write(name: string, cost: OpCost, out: Tensor, started: number): void {
-    if (cost.writtenActivations === 0 && cost.writtenKv === 0) cost.writtenActivations = out.bytes;
-    this.ledger.write(name, cost, out, started);
+    writeCost(this.ledger, name, cost, out, started);
   }
 }
 
