@@ -1,5 +1,6 @@
 import { Tensor } from "../tensor/tensor.ts";
 import { BLOCK_DECODERS, type BlockDecoder, E2M1_TWICE, halfPower } from "./ggml-blocks.ts";
+import { CODE_BLOCK_DECODERS } from "./ggml-codes.ts";
 import { K_BLOCK_DECODERS } from "./ggml-kquants.ts";
 import { f16Table } from "./float16.ts";
 
@@ -67,7 +68,7 @@ const REMOVED: Readonly<Record<number, string>> = {
 };
 
 const NAMES = new Map(Object.entries(GGML_TYPES).map(([name, { id }]) => [id, name]));
-const DECODERS: Readonly<Record<string, BlockDecoder>> = { ...BLOCK_DECODERS, ...K_BLOCK_DECODERS };
+const DECODERS: Readonly<Record<string, BlockDecoder>> = { ...BLOCK_DECODERS, ...K_BLOCK_DECODERS, ...CODE_BLOCK_DECODERS };
 
 /** The name of a type id, or undefined. */
 export function typeName(id: number): string | undefined {

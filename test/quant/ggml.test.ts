@@ -152,7 +152,7 @@ describe("the types", () => {
     expect(describeType(4)).toBe("Q4_2 (type 4, removed from GGML)");
     expect(describeType(14)).toBe("Q6_K");
     expect(decodableTypes()).toEqual(
-      ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "BF16", "MXFP4"],
+      ["F32", "F16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "BF16", "TQ1_0", "TQ2_0", "MXFP4"],
     );
     expect(canDecode("constructor")).toBe(false);
     expect(nativeDtype("Q4_K")).toBe("f32");
