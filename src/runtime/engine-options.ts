@@ -60,7 +60,7 @@ export interface EngineOptions extends SchemeOptions, SpeculationParams {
   ledger?: boolean | LedgerOptions;
   /** A small model of the same vocabulary, to guess tokens that this one then tests several at a time: GGUF or a Hugging Face folder. */
   draftModel?: string | ByteSource;
-  /** Whether loading ends with up to a tenth of a second of small steps, after which the kernels' code is optimised; default true. */
+  /** Whether loading a small model ends with a tenth of a second of small steps, after which the kernels' code is optimised; default true. */
   warmUp?: boolean;
   /** Called with the share of the weights loaded so far, 0 to 1. */
   onProgress?: (share: number) => void;
