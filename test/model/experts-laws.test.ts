@@ -5,7 +5,7 @@ import { loadWeights } from "../../src/model/load.ts";
 import { randomWeights } from "../../src/model/random-weights.ts";
 import { SHAPES } from "../../src/model/shapes.ts";
 import { traceDecode, traced } from "../../src/runtime/hardware/trace.ts";
-import { Ledger, type OpRecord } from "../../src/tensor/ledger.ts";
+import type { OpRecord } from "../../src/tensor/ledger.ts";
 import type { Kernels } from "../../src/tensor/kernels.ts";
 import type { AttentionMethod } from "../../src/tensor/ops.ts";
 import { scalarKernels } from "../../src/tensor/scalar/index.ts";
@@ -15,7 +15,7 @@ import { dice, range } from "../support/dice.ts";
 import { expertBench, openExperts } from "../support/expert-bench.ts";
 import { CASES } from "../support/expert-cases.ts";
 import { type ExpertModel, expertTokens, u32 } from "../support/expert-model.ts";
-import { allLogits, type Bench, prompt, relativeError, step, token } from "../support/run.ts";
+import { allLogits, type Bench, kept, prompt, recorded, relativeError, step, token } from "../support/run.ts";
 
 const MIXTRAL: ExpertModel = { architecture: "llama", seed: 7, dim: 64, ffnDim: 96, experts: 8, used: 2, type: "Q8_0" };
 const QWEN2MOE: ExpertModel = {
@@ -27,16 +27,6 @@ const BACKENDS: [string, Kernels][] = [
   ["wasm", wasmKernels()],
 ];
 
-/** Runs something with the ledger on, and returns what it wrote down. */
-function recorded(on: Bench, run: () => void): OpRecord[] {
-  on.ledger.clear();
-  on.ledger.on = true;
-  run();
-  on.ledger.on = false;
-  return [...on.ledger.records];
-}
-
-const kept = () => new Ledger(false, { timing: false, records: true });
 const bytesOf = (all: readonly { weight: { bytes: number }; bias?: { bytes: number } }[]) => all.reduce((sum, { weight, bias }) => sum + weight.bytes + (bias?.bytes ?? 0), 0);
 const gemBytes = (records: readonly OpRecord[]) => records.filter(({ kind }) => kind === "gemv" || kind === "gemm").reduce((sum, { read }) => sum + read.weights, 0);
 

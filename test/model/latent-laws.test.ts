@@ -20,7 +20,7 @@ import { dice, range } from "../support/dice.ts";
 import { expertBench, openExperts } from "../support/expert-bench.ts";
 import { type ExpertModel, expertModel, expertTokens, f32 as float, type LatentModel, u32 } from "../support/expert-model.ts";
 import { LATENT_CASES } from "../support/latent-cases.ts";
-import { allLogits, type Bench, prompt, relativeError, step, token } from "../support/run.ts";
+import { allLogits, type Bench, kept, prompt, recorded, relativeError, step, token } from "../support/run.ts";
 
 const named = (name: string): ExpertModel => LATENT_CASES.find((one) => one.name === name)!.model;
 const PLAIN = named("deepseek2: low-rank queries");
@@ -31,15 +31,6 @@ const BACKENDS: [string, Kernels][] = [
   ["wasm", wasmKernels()],
 ];
 
-function recorded(on: Bench, run: () => void): OpRecord[] {
-  on.ledger.clear();
-  on.ledger.on = true;
-  run();
-  on.ledger.on = false;
-  return [...on.ledger.records];
-}
-
-const kept = () => new Ledger(false, { timing: false, records: true });
 const withKv = (on: Bench, kernels: Kernels, kv: KvFormat): Bench => ({ ...on, cache: new KvCache(kernels, on.model.config, 64, { kv }) });
 const ofKind = (records: readonly OpRecord[], name: string) => records.filter((record) => record.name === name);
 

@@ -3,6 +3,7 @@ import type { GgufValue } from "../../src/model/formats/gguf-values.ts";
 import { type EncodableType, encodeRows } from "../../src/quant/ggml-encode.ts";
 import { zeros } from "../../src/tensor/tensor.ts";
 import { dice } from "./dice.ts";
+import { drawnMetadata } from "./drawn-metadata.ts";
 
 /** How an architecture's files are laid out: which tensors, under which names, as llama.cpp's loader of it asks for them. */
 interface Blueprint {
@@ -159,22 +160,7 @@ export function architectureModel(model: ArchitectureModel): Uint8Array {
     ...blueprint.keys,
     ...model.keys,
   };
-  // llama.cpp's loader of this vocabulary wants a token for every byte.
-  const bytes = Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`);
-  const names = ["<unk>", "<s>", "</s>", ...bytes];
-  while (names.length < vocabSize) names.push(`▁word${names.length}`);
-  const metadata = new Map<string, GgufValue>([
-    ["general.architecture", text(model.name ?? architecture)],
-    ["general.name", text("drawn")],
-    ...Object.entries(keys).map(([key, value]) => [`${architecture}.${key}`, value] as const),
-    ["tokenizer.ggml.model", text("llama")],
-    ["tokenizer.ggml.tokens", { type: "array", itemType: "string", value: names }],
-    ["tokenizer.ggml.scores", { type: "array", itemType: "float32", value: new Float32Array(names.length) }],
-    ["tokenizer.ggml.token_type", { type: "array", itemType: "int32", value: Int32Array.from(names, (_, i) => (i === 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1)) }],
-    ["tokenizer.ggml.bos_token_id", u32(1)],
-    ["tokenizer.ggml.eos_token_id", u32(2)],
-    ["tokenizer.ggml.unknown_token_id", u32(0)],
-  ]);
+  const metadata = drawnMetadata(architecture, keys, vocabSize, model.name);
   return ggufBytes({ metadata, tensors });
 }
 

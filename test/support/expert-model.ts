@@ -3,6 +3,7 @@ import type { GgufValue } from "../../src/model/formats/gguf-values.ts";
 import { type EncodableType, encodeRows } from "../../src/quant/ggml-encode.ts";
 import { f32 as floats, type Tensor, zeros } from "../../src/tensor/tensor.ts";
 import { dice } from "./dice.ts";
+import { drawnMetadata } from "./drawn-metadata.ts";
 
 export const u32 = (value: number): GgufValue => ({ type: "uint32", value });
 export const f32 = (value: number): GgufValue => ({ type: "float32", value });
@@ -180,7 +181,7 @@ export function expertModel(model: ExpertModel): Uint8Array {
     ...(denseLayers > 0 && { leading_dense_block_count: u32(denseLayers) }),
     ...model.keys,
   };
-  return ggufBytes({ metadata: expertMetadata(architecture, keys, vocabSize), tensors });
+  return ggufBytes({ metadata: drawnMetadata(architecture, keys, vocabSize), tensors });
 }
 
 function latentKeys({ qRank, kvRank, nopeDim, ropeDim, valueDim, form }: LatentModel): Record<string, GgufValue> {
@@ -193,23 +194,6 @@ function latentKeys({ qRank, kvRank, nopeDim, ropeDim, valueDim, form }: LatentM
   };
 }
 
-/** Metadata of a drawn model; llama.cpp's loader of this vocabulary wants a token for every byte. */
-export function expertMetadata(architecture: string, keys: Readonly<Record<string, GgufValue>>, vocabSize: number): Map<string, GgufValue> {
-  const names = ["<unk>", "<s>", "</s>", ...Array.from({ length: 256 }, (_, byte) => `<0x${byte.toString(16).toUpperCase().padStart(2, "0")}>`)];
-  while (names.length < vocabSize) names.push(`▁word${names.length}`);
-  return new Map<string, GgufValue>([
-    ["general.architecture", text(architecture)],
-    ["general.name", text("drawn")],
-    ...Object.entries(keys).map(([key, value]) => [`${architecture}.${key}`, value] as const),
-    ["tokenizer.ggml.model", text("llama")],
-    ["tokenizer.ggml.tokens", { type: "array", itemType: "string", value: names }],
-    ["tokenizer.ggml.scores", { type: "array", itemType: "float32", value: new Float32Array(names.length) }],
-    ["tokenizer.ggml.token_type", { type: "array", itemType: "int32", value: Int32Array.from(names, (_, i) => (i === 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1)) }],
-    ["tokenizer.ggml.bos_token_id", u32(1)],
-    ["tokenizer.ggml.eos_token_id", u32(2)],
-    ["tokenizer.ggml.unknown_token_id", u32(0)],
-  ]);
-}
 
 /** Token ids for a model, drawn from its seed. */
 export function expertTokens({ seed, vocabSize = 264 }: ExpertModel, count: number): number[] {

@@ -1,6 +1,6 @@
 import { KvCache, type KvSequence, PAGE_SIZE } from "../../src/kvcache/cache.ts";
 import { forward, makeBatch, type Model, type Run } from "../../src/model/decoder.ts";
-import { Ledger } from "../../src/tensor/ledger.ts";
+import { Ledger, type OpRecord } from "../../src/tensor/ledger.ts";
 import { type AttentionMethod, Ops } from "../../src/tensor/ops.ts";
 import { scalarKernels } from "../../src/tensor/scalar/index.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
@@ -80,3 +80,15 @@ export function relativeError(found: ArrayLike<number>, expected: ArrayLike<numb
 }
 
 export { PAGE_SIZE };
+
+/** A ledger that keeps what is recorded and is off until then. */
+export const kept = () => new Ledger(false, { timing: false, records: true });
+
+/** Runs something with the ledger on, and returns what it wrote down. */
+export function recorded(on: Bench, run: () => void): OpRecord[] {
+  on.ledger.clear();
+  on.ledger.on = true;
+  run();
+  on.ledger.on = false;
+  return [...on.ledger.records];
+}

@@ -128,6 +128,17 @@ export class Device {
     this.lastBuffer = buffer;
   }
 
+  /** The first six parameters of every norm kernel. */
+  setNorm(out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): void {
+    const { params } = this;
+    params[0] = this.address(out);
+    params[1] = this.address(x);
+    params[2] = this.address(weight);
+    params[3] = bias ? this.address(bias) : 0;
+    params[4] = weight.cols;
+    this.paramsF32[5] = eps;
+  }
+
   /** Zeroed bytes; the buffer to make views on goes with them. */
   alloc(bytes: number, what: string): { address: number; buffer: ArrayBufferLike } {
     const address = this.heap.alloc(bytes, what);

@@ -80,12 +80,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
 
   const norm = (index: number, out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | undefined, eps: number): void => {
     const n = weight.cols;
-    params[0] = device.address(out);
-    params[1] = device.address(x);
-    params[2] = device.address(weight);
-    params[3] = bias ? device.address(bias) : 0;
-    params[4] = n;
-    paramsF32[5] = eps;
+    device.setNorm(out, x, weight, bias, eps);
     params[6] = weight.rows;
     byRows(index, x.data.length / n, n);
   };

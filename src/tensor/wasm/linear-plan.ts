@@ -148,12 +148,7 @@ export function linearPlan(device: Device, method: KernelOptions) {
       norm(out, x, kind, { weight, bias }, eps, parts) {
         const { blocks } = formatOf(parts[0].weight);
         const n = weight.cols;
-        params[0] = device.address(out);
-        params[1] = device.address(x);
-        params[2] = device.address(weight);
-        params[3] = bias ? device.address(bias) : 0;
-        params[4] = n;
-        paramsF32[5] = eps;
+        device.setNorm(out, x, weight, bias, eps);
         params[6] = (n + 31) >> 5;
         blockParams(blocks!, 7);
         const kernel = norms[kind][blocks!.order];
