@@ -3,7 +3,7 @@ import type { Heap } from "./heap.ts";
 import { createHeap, createMemory } from "./heap.ts";
 import type { KernelOptions } from "./kernels/common.ts";
 import { constantBytes } from "./kernels/constants.ts";
-import { CLOSED, CONSTANTS, PARAM_COUNT, PARAMS, SCRATCH, SCRATCH_BYTES, STARTED, STATE } from "./layout.ts";
+import { CLOSED, CONSTANTS, MOST_THREADS, PARAM_COUNT, PARAMS, SCRATCH, SCRATCH_BYTES, STARTED, STATE } from "./layout.ts";
 import type { Program } from "./program.ts";
 import { compile } from "./program.ts";
 
@@ -29,7 +29,6 @@ export interface DeviceOptions {
 
 /** Milliseconds that the first threads may take to start; later ones join when they come. */
 const START_LIMIT = 2000;
-const MOST_THREADS = 64;
 
 type Kernel = (first: number, last: number) => void;
 

@@ -2,10 +2,9 @@
  * Where things lie in the kernels' memory.
  *
  * The first page belongs to the thread pool: state words that several threads touch stand on cache lines of their own. Then come the
- * job (what all threads compute now) and its parameters, then one scratch area per thread, then the heap.
+ * job (what all threads compute now) and its parameters, counters, then one scratch area per thread, then the heap.
  */
 export const STATE = 64;
-export const COUNTER = 128;
 export const SLEEPERS = 192;
 export const MAIN_WAITS = 256;
 export const CLOSED = 320;
@@ -13,6 +12,7 @@ export const STARTED = 384;
 export const KERNEL = 448;
 export const UNITS = 452;
 export const CHUNK = 456;
+export const RANGES = 460;
 export const PARAMS = 512;
 export const PARAM_COUNT = 32;
 
@@ -26,7 +26,12 @@ export const PART_WORDS = 4;
 /** Vectors that kernels load: see kernels/constants.ts. */
 export const CONSTANTS = 704;
 
-export const SCRATCH = 1024;
+/** Most threads of a pool, the main one included. */
+export const MOST_THREADS = 64;
+/** How far the ranges of the job are taken, each on a cache line. */
+export const COUNTERS = 1024;
+
+export const SCRATCH = COUNTERS + 64 * MOST_THREADS;
 /** Bytes of scratch for each thread. */
 export const SCRATCH_BYTES = 8192;
 

@@ -9,8 +9,8 @@ import { blockOrder, GATED_ACTIVATIONS } from "./program.ts";
 
 /** Bytes of weights, times rows of activations, below which a linear stays on one thread: some 4 microseconds. */
 const ALONE = 1 << 17;
-/** Bytes of weights in a chunk of a GEMV: long enough for the memory's own prefetching, short enough that threads end together. */
-const GEMV_CHUNK = 1 << 18;
+/** Least and most bytes of weights in a chunk of a GEMV, of which a thread has 8 to itself: short enough that threads end together. */
+const GEMV_CHUNK = [1 << 15, 1 << 18] as const;
 /** Bytes of weights, and of activations, that a thread goes over again and again in a GEMM: both fit a second-level cache. */
 const GEMM_CHUNK = 1 << 18;
 const STRIPE_BYTES = 1 << 19;
@@ -126,7 +126,8 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const kernel = format[how];
     if (m * bytes < ALONE) device.run(kernel, tiles);
     else {
-      const chunk = Math.min(Math.ceil(tiles / (4 * device.threads)), Math.ceil(((m === 1 ? GEMV_CHUNK : GEMM_CHUNK) * tiles) / bytes));
+      const wanted = m === 1 ? Math.min(GEMV_CHUNK[1], Math.max(GEMV_CHUNK[0], bytes / (8 * device.threads))) : GEMM_CHUNK;
+      const chunk = Math.min(Math.ceil(tiles / (4 * device.threads)), Math.ceil((wanted * tiles) / bytes));
       device.runAll(kernel, tiles, Math.max(1, chunk));
     }
   };

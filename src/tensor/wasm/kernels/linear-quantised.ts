@@ -23,7 +23,8 @@ const UNROLL = { pairs: 2, bytes: 8, nibbles: 4 };
  * not know relaxed SIMD yet (Node 20) run out of registers with four tokens of int4 and are 1.5 times as fast with two; later ones lose a tenth.
  */
 function tokensAtOnce(path: "pairs" | "limbs" | "bytes", { format }: WeightFormat, { madd }: Emitter): readonly number[] {
-  if (path === "limbs" || (path === "pairs" && format === "int4" && !madd)) return [2, 1];
+  if (path === "limbs") return [3, 2, 1];
+  if (path === "pairs" && format === "int4" && !madd) return [2, 1];
   return [4, 2, 1];
 }
 

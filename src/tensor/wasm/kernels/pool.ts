@@ -1,7 +1,8 @@
 import type { Expr, Func, Global } from "../assembler.ts";
 import { block, br, br_if, call, callValue, drop, f64, i32, i64, if_, local, loop, return_ } from "../assembler.ts";
-import { CHUNK, CLOSED, COUNTER, KERNEL, MAIN_WAITS, SCRATCH, SCRATCH_BYTES, SLEEPERS, STARTED, STATE, UNITS } from "../layout.ts";
+import { CHUNK, CLOSED, COUNTERS, KERNEL, MAIN_WAITS, RANGES, SCRATCH, SCRATCH_BYTES, SLEEPERS, STARTED, STATE, UNITS } from "../layout.ts";
 import type { ModuleBuilder } from "../module.ts";
+import { range, repeat } from "./common.ts";
 
 /**
  * The pool's protocol, wholly in WebAssembly. STATE = job number << 9 | open << 8 | workers inside. The main thread writes a job,
@@ -27,22 +28,36 @@ function emitPause(module: ModuleBuilder): Func {
   });
 }
 
-/** Takes chunks of units until none is left. */
-function emitTake(module: ModuleBuilder) {
+/**
+ * Takes chunks of units until none is left: first from the thread's own range, so that it reads weights as one stream, as memory likes it
+ * best; then from the ranges of others, so that threads end together however fast each is, and nothing waits for one that sleeps.
+ */
+function emitTake(module: ModuleBuilder, threadIndex: Global<"i32">) {
   return module.func("take", [], undefined, () => {
-    const [units, chunk, kernel] = [local("i32", i32.load(0, UNITS)), local("i32", i32.load(0, CHUNK)), local("i32", i32.load(0, KERNEL))];
-    const [first, last] = [local("i32"), local("i32")];
-    loop((again) => {
-      first.set(i32.atomic.rmw_add(i32.const(COUNTER), chunk));
-      if_(i32.lt_s(first, units), () => {
-        last.set(i32.add(first, chunk));
-        if_(i32.gt_s(last, units), () => last.set(units));
-        module.callKernel(kernel, first, last);
-        br(again);
+    const [units, chunk, kernel, ranges] = [UNITS, CHUNK, KERNEL, RANGES].map((word) => local("i32", i32.load(0, word)));
+    const [first, last, end, counter] = [local("i32"), local("i32"), local("i32"), local("i32")];
+    const own = local("i32", i32.rem_u(threadIndex, ranges));
+    repeat(ranges, () => {
+      counter.set(counterOf(own));
+      own.add(1);
+      end.set(rangeStart(own, units, ranges));
+      loop((again) => {
+        first.set(i32.atomic.rmw_add(counter, chunk));
+        if_(i32.lt_s(first, end), () => {
+          last.set(i32.add(first, chunk));
+          if_(i32.gt_s(last, end), () => last.set(end));
+          module.callKernel(kernel, first, last);
+          br(again);
+        });
       });
+      if_(i32.eq(own, ranges), () => own.set(0));
     });
   });
 }
+
+/** The units of a job are cut into one range for each thread that has started; each range has a counter on a cache line of its own. */
+const counterOf = (range: Expr<"i32">): Expr<"i32"> => i32.add(i32.shl(range, 6), COUNTERS);
+const rangeStart = (range: Expr<"i32">, units: Expr<"i32">, ranges: Expr<"i32">): Expr<"i32"> => i32.div_u(i32.mul(range, units), ranges);
 
 /**
  * Exports `enter(index)` (which thread this instance is), `run(kernel, units, chunk)` for the main thread (1: a worker stopped inside the
@@ -53,7 +68,7 @@ export function emitPool(module: ModuleBuilder, scratch: Global<"i32">, threadIn
     threadIndex.set(index);
     scratch.set(i32.add(i32.mul(index, SCRATCH_BYTES), SCRATCH));
   });
-  const take = emitTake(module);
+  const take = emitTake(module, threadIndex);
   if (!shared) return;
   const wait = emitPause(module);
   const takeAll = () => call(take);
@@ -65,7 +80,9 @@ export function emitPool(module: ModuleBuilder, scratch: Global<"i32">, threadIn
     i32.store(0, kernel, KERNEL);
     i32.store(0, units, UNITS);
     i32.store(0, chunk, CHUNK);
-    i32.atomic.store(at(COUNTER), i32.const(0));
+    const ranges = local("i32", i32.add(i32.load(0, STARTED), 1));
+    i32.store(0, ranges, RANGES);
+    range(0, ranges, 1, (each) => i32.store(counterOf(each), rangeStart(each, units, ranges)));
     i32.atomic.store(at(STATE), state);
     if_(i32.atomic.load(at(SLEEPERS)), () => state.set(i32.atomic.notify(at(STATE), 255)));
     takeAll();
