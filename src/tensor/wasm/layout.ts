@@ -5,14 +5,15 @@
  * job (what all threads compute now) and its parameters, counters, then one scratch area per thread, then the heap.
  */
 export const STATE = 64;
+// The job stands on the line that tells of it.
+export const KERNEL = 68;
+export const UNITS = 72;
+export const CHUNK = 76;
+export const RANGES = 80;
 export const SLEEPERS = 192;
 export const MAIN_WAITS = 256;
 export const CLOSED = 320;
 export const STARTED = 384;
-export const KERNEL = 448;
-export const UNITS = 452;
-export const CHUNK = 456;
-export const RANGES = 460;
 export const PARAMS = 512;
 export const PARAM_COUNT = 32;
 

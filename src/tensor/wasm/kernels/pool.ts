@@ -13,9 +13,12 @@ const OPEN = 1 << 8;
 const INSIDE = OPEN - 1;
 const NEXT_JOB = 1 << 9;
 
-/** Pauses that a worker waits for work, and the main thread for workers, before they sleep. */
-const WORKER_SPINS = 400;
-const MAIN_SPINS = 400;
+/**
+ * Pauses that a worker waits for work, and the main thread for workers, before they sleep: some 50 microseconds, so that a worker is still
+ * there when a step's short ops on one thread are over. Measured on two cores: 20 microseconds decode a tenth slower, and beside a busy
+ * process a tenth faster.
+ */
+const SPINS = 1000;
 /** The main thread sleeps this long at a time, in nanoseconds, and gives up after so many. */
 const MAIN_SLEEP = 1e8;
 const MAIN_SLEEPS = 300;
@@ -89,7 +92,7 @@ export function emitPool(module: ModuleBuilder, scratch: Global<"i32">, threadIn
     state.set(i32.and(i32.atomic.rmw_and(at(STATE), ~OPEN), ~OPEN));
     const stopped = local("i32", 0);
     block((done) => {
-      const spins = local("i32", MAIN_SPINS);
+      const spins = local("i32", SPINS);
       loop((again) => {
         br_if(done, i32.eqz(i32.and(state, INSIDE)));
         pause();
@@ -119,7 +122,7 @@ export function emitPool(module: ModuleBuilder, scratch: Global<"i32">, threadIn
     state.set(i32.atomic.rmw_add(at(STARTED), i32.const(1)));
     state.set(i32.atomic.notify(at(STARTED), 1));
     loop((next) => {
-      spins.set(WORKER_SPINS);
+      spins.set(SPINS);
       block((sleep) => {
         loop((again) => {
           if_(i32.load(0, CLOSED), () => return_());
