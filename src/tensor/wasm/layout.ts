@@ -19,10 +19,12 @@ export const PARAM_COUNT = 32;
 
 /**
  * Parameters of the linear kernels: activations, rows m, columns k (f32) or groups, how many tokens go through a run of tiles before the
- * next ones, which activation gates; then a table of up to three parts of PART_WORDS: out, weight, bias or 0, rows n.
+ * next ones, which activation gates, room for widened tiles and the bytes of it that a thread has; then a table of up to three parts of PART_WORDS: out, weight, bias or 0, rows n.
  */
-export const LINEAR = { x: 0, m: 1, k: 2, stripe: 3, activation: 4, table: 5 } as const;
+export const LINEAR = { x: 0, m: 1, k: 2, stripe: 3, activation: 4, widened: 5, widenedBytes: 6, table: 7 } as const;
 export const PART_WORDS = 4;
+/** Tokens from which on int4 weights are widened, tile by tile, before they are multiplied. */
+export const WIDEN_FROM = 8;
 
 /** Vectors that kernels load: see kernels/constants.ts. */
 export const CONSTANTS = 704;

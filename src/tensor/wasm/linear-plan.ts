@@ -4,7 +4,7 @@ import type { Device } from "./device.ts";
 import { Workspace } from "./device.ts";
 import type { KernelOptions } from "./kernels/common.ts";
 import type { BlockOrder } from "./kernels/quantise.ts";
-import { ACT16_MAX, ACT8_MAX, HALF_SHIFT, LINEAR, TILE_ROWS, tileBytes, tilesOf, X_BLOCK } from "./layout.ts";
+import { ACT16_MAX, ACT8_MAX, HALF_SHIFT, LINEAR, TILE_ROWS, tileBytes, tilesOf, WIDEN_FROM, X_BLOCK } from "./layout.ts";
 import { blockOrder, GATED_ACTIVATIONS } from "./program.ts";
 
 /** Bytes of weights, times rows of activations, below which a linear stays on one thread: some 4 microseconds. */
@@ -42,6 +42,7 @@ interface Blocks {
 /** Linears and row lookups over packed weights. */
 export function linearPlan(device: Device, method: KernelOptions) {
   const workspace = new Workspace(device, "quantised activations");
+  const widened = new Workspace(device, "widened tiles");
   const { params, paramsF32 } = device;
   const most = method.activations === "int8" ? ACT8_MAX : ACT16_MAX;
   const kernels = (suffix: string) => ({
@@ -123,6 +124,11 @@ export function linearPlan(device: Device, method: KernelOptions) {
     params[LINEAR.k] = format.blocks ? (k + 31) >> 5 : k;
     params[LINEAR.stripe] = Math.max(STRIPE_STEP, Math.floor(STRIPE_BYTES / rowBytes / STRIPE_STEP) * STRIPE_STEP);
     params[LINEAR.activation] = activation;
+    if (weight.format === "int4" && m >= WIDEN_FROM) {
+      const widenedBytes = 2 * params[LINEAR.k] * tileBytes("int8", false);
+      params[LINEAR.widened] = widened.ensure(widenedBytes * device.mostThreads);
+      params[LINEAR.widenedBytes] = widenedBytes;
+    }
     const kernel = format[how];
     if (m * bytes < ALONE) device.run(kernel, tiles);
     else {

@@ -5,6 +5,7 @@ import { emitKvWrite } from "./kernels/kv-write.ts";
 import { emitGates, emitLinears } from "./kernels/linear.ts";
 import { f32Tiles } from "./kernels/linear-f32.ts";
 import { quantisedTiles } from "./kernels/linear-quantised.ts";
+import { emitWiden } from "./kernels/linear-widen.ts";
 import { emitNorms, emitQuantisedNorms, emitRope } from "./kernels/norm.ts";
 import { emitLogits, emitPointwise, emitSoftmax, GATED } from "./kernels/pointwise.ts";
 import { emitPack } from "./kernels/pack.ts";
@@ -49,19 +50,20 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
   const module = new ModuleBuilder(memory);
   const scratch = module.global("i32");
   const threadIndex = module.global("i32");
-  const emitter = { ...options, module, scratch };
+  const emitter = { ...options, module, scratch, threadIndex };
 
   for (const order of new Set([blockOrder(options, "int8"), blockOrder(options, "int4")])) {
     const group = emitQuantise(emitter, `quantise_${order}`, order);
     emitQuantisedNorms(emitter, order, group);
   }
   const gates = emitGates(emitter);
-  for (const format of ["int8", "int4"] as const) {
-    for (const half of [true, false]) {
-      const suffix = `${format}_${half ? "half" : "f32"}`;
-      emitLinears(emitter, suffix, quantisedTiles(emitter, `tile_${suffix}`, { format, half }), gates);
-      emitRow(emitter, `row_${suffix}`, { format, half });
-    }
+  for (const half of [true, false]) {
+    const scales = half ? "half" : "f32";
+    const int8 = quantisedTiles(emitter, `tile_int8_${scales}`, { format: "int8", half });
+    emitLinears(emitter, `int8_${scales}`, int8, gates);
+    const int4 = quantisedTiles(emitter, `tile_int4_${scales}`, { format: "int4", half });
+    emitLinears(emitter, `int4_${scales}`, { ...int4, widened: { by: emitWiden(emitter, `widen_${scales}`, half), family: int8 } }, gates);
+    for (const format of ["int8", "int4"] as const) emitRow(emitter, `row_${format}_${scales}`, { format, half });
   }
   emitLinears(emitter, "f32", f32Tiles(emitter), gates);
   emitRowF32(emitter);
@@ -71,10 +73,10 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
   emitPointwise(emitter);
   emitSoftmax(emitter);
   emitLogits(emitter);
-  emitAttention(emitter, threadIndex);
+  emitAttention(emitter);
   emitKvWrite(emitter);
   emitPack(emitter);
   emitReadBandwidth(emitter);
-  emitPool(module, scratch, threadIndex, memory.shared);
+  emitPool(emitter, memory.shared);
   return { code: module.encode(), kernels: module.kernelNames };
 }

@@ -36,8 +36,8 @@ export const stateBytes = (headDim: number): number => STATE_MIX + Math.ceil(hea
 /** Scratch of one thread: scores of two queries, and for each of `queries` queries the state so far and that of the current run. */
 export const attentionScratch = (headDim: number, queries: number): number => 2 * SCORE_BYTES + 2 * queries * stateBytes(headDim);
 
-export function emitAttention(emitter: Emitter, threadIndex: I32): void {
-  const { module } = emitter;
+export function emitAttention(emitter: Emitter): void {
+  const { module, threadIndex } = emitter;
   const merge = emitMerge(emitter);
   const steps = emitBlockSteps(emitter);
 

@@ -23,6 +23,8 @@ export interface Emitter extends KernelOptions {
   readonly module: ModuleBuilder;
   /** Address of the running thread's scratch area. */
   readonly scratch: Global<"i32">;
+  /** The running thread's number. */
+  readonly threadIndex: Global<"i32">;
 }
 
 /** Parameter `index` of the job. */

@@ -15,6 +15,8 @@ const VECTORS = {
   /** The lowest two nibbles of 16 bits. */
   nibble0: i16(0x000f),
   nibble1: i16(0x00f0),
+  /** The low nibble of every byte. */
+  nibbles: i16(0x0f0f),
   /** Sign, exponent and fraction of a half scale moved to the top of 32 bits: see layout.ts. */
   halfScale: i32(0x8fffe000 | 0),
   one: f32(1),

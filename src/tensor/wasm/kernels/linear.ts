@@ -1,6 +1,6 @@
 import type { Expr, Func, Local } from "../assembler.ts";
 import { br_if, call, f32, f32x4, i32, if_, local, loop, v128 } from "../assembler.ts";
-import { LINEAR, PART_WORDS, PARAMS } from "../layout.ts";
+import { LINEAR, PART_WORDS, PARAMS, WIDEN_FROM } from "../layout.ts";
 import type { Emitter } from "./common.ts";
 import { param, range } from "./common.ts";
 import { GATED } from "./pointwise.ts";
@@ -16,6 +16,8 @@ export interface TileFamily {
   rowBytes(k: I32): I32;
   /** Bytes of a tile of weights. */
   tileBytes(k: I32): I32;
+  /** For many tokens: a function (from, to, k) that makes tiles of another family, which takes the same activations. */
+  readonly widened?: { readonly by: Func; readonly family: TileFamily };
 }
 
 /** Where results that are not final yet lie in a thread's scratch: 8 rows of up to 4 tokens, of a gate and of what it gates. */
@@ -34,8 +36,8 @@ export function emitLinears(emitter: Emitter, format: string, family: TileFamily
   const made = () => i32.add(scratch, MADE);
   const multiply = ({ func }: Tile, out: I32, { x, w, bias, k }: Place, stride: Expr<"i32"> | number, rows: I32 | number) => call(func, out, x, w, bias, k, stride, rows);
 
-  const plain = emitSpan(emitter, `linear_${format}_span`, family, (tile, place) => multiply(tile, place.out, place, place.n, place.rows));
-  const adding = emitSpan(emitter, `linear_add_${format}_span`, family, (tile, place) => {
+  const plain = emitSpan(emitter, `linear_${format}_span`, family, 1, (tile, place) => multiply(tile, place.out, place, place.n, place.rows));
+  const adding = emitSpan(emitter, `linear_add_${format}_span`, family, 1, (tile, place) => {
     multiply(tile, made(), place, 8, 8);
     eachToken(emitter, tile, place, (out, from) => {
       if_(
@@ -45,7 +47,7 @@ export function emitLinears(emitter: Emitter, format: string, family: TileFamily
       );
     });
   });
-  const gated = emitSpan(emitter, `linear_gated_${format}_span`, family, (tile, place) => {
+  const gated = emitSpan(emitter, `linear_gated_${format}_span`, family, 2, (tile, place) => {
     multiply(tile, made(), place, 8, 8);
     multiply(tile, i32.add(scratch, MADE_UP), { ...place, ...place.second }, 8, 8);
     gates.forEach((gate, index) => if_(i32.eq(param(LINEAR.activation), index), () => call(gate, made(), i32.add(scratch, MADE_UP), tile.tokens)));
@@ -93,42 +95,60 @@ interface Place {
 
 /**
  * Visits tiles [first, last) of the part at `part`, each with all tokens of a stripe before the next tile: a stripe's activations stay
- * in the second-level cache. `visit` is laid out once for each tile function.
+ * in the second-level cache. `visit` is laid out once for each tile function; it reads the tile of this part, and (weights: 2) that of the next.
  */
-function emitSpan({ module }: Emitter, name: string, family: TileFamily, visit: (tile: Tile, place: Place) => void): Func {
+function emitSpan({ module, threadIndex }: Emitter, name: string, family: TileFamily, weights: 1 | 2, visit: (tile: Tile, place: Place) => void): Func {
   return module.func(name, ["i32", "i32", "i32"], undefined, (first, last, part) => {
     const [m, k, stripe] = [local("i32", param(LINEAR.m)), local("i32", param(LINEAR.k)), local("i32", param(LINEAR.stripe))];
     const n = local("i32", i32.load(part, 12));
     const [rowBytes, tileBytes] = [local("i32", family.rowBytes(k)), local("i32", family.tileBytes(k))];
     const [start, end, token, rows] = [local("i32", 0), local("i32"), local("i32"), local("i32")];
     const [x, out] = [local("i32"), local("i32")];
-    const weights = [0, 1].map((next) => ({ at: local("i32"), base: 4 * PART_WORDS * next }));
+    const streams = [0, 1].slice(0, weights).map((next) => ({ at: local("i32"), base: 4 * PART_WORDS * next, wide: local("i32") }));
+    const { widened } = family;
+    const widens = local("i32", i32.ge_s(m, WIDEN_FROM));
+    if (widened) {
+      const room = i32.add(param(LINEAR.widened), i32.mul(threadIndex, param(LINEAR.widenedBytes)));
+      streams.forEach(({ wide }, next) => wide.set(next === 0 ? room : i32.add(streams[0].wide, widened.family.tileBytes(k))));
+    }
+    const multiply = (tiles: TileFamily["tiles"], place: Omit<Place, "w" | "second">, w: readonly I32[], bias: readonly I32[]) => {
+      for (const each of tiles) {
+        const fits = () => i32.le_s(i32.add(token, each.tokens), end);
+        if_(fits(), () => {
+          loop((again) => {
+            visit(each, { ...place, w: w[0], second: { w: w[1], bias: bias[1] } });
+            token.add(each.tokens);
+            x.add(i32.mul(rowBytes, each.tokens));
+            out.add(i32.mul(n, 4 * each.tokens));
+            br_if(again, fits());
+          });
+        });
+      }
+    };
     loop((nextStripe) => {
       end.set(i32.add(start, stripe));
       if_(i32.gt_s(end, m), () => end.set(m));
-      for (const { at, base } of weights) at.set(i32.add(i32.load(part, base + 4), i32.mul(first, tileBytes)));
+      for (const { at, base } of streams) at.set(i32.add(i32.load(part, base + 4), i32.mul(first, tileBytes)));
       range(first, last, 1, (tile) => {
         token.set(start);
         x.set(i32.add(param(LINEAR.x), i32.mul(start, rowBytes)));
         out.set(i32.add(i32.load(part), i32.add(i32.shl(i32.mul(start, n), 2), i32.shl(tile, 5))));
         rows.set(i32.sub(n, i32.shl(tile, 3)));
-        const [own, second] = weights.map(({ at, base }) => {
+        const bias = streams.map(({ base }) => {
           const bias = i32.load(part, base + 8);
-          return { w: at, bias: i32.add(bias, i32.and(i32.shl(tile, 5), i32.sub(0, i32.ne(bias, 0)))) };
+          return i32.add(bias, i32.and(i32.shl(tile, 5), i32.sub(0, i32.ne(bias, 0))));
         });
-        for (const each of family.tiles) {
-          const fits = () => i32.le_s(i32.add(token, each.tokens), end);
-          if_(fits(), () => {
-            loop((again) => {
-              visit(each, { out, x, ...own, k, n, rows, second });
-              token.add(each.tokens);
-              x.add(i32.mul(rowBytes, each.tokens));
-              out.add(i32.mul(n, 4 * each.tokens));
-              br_if(again, fits());
-            });
-          });
+        const place = { out, x, bias: bias[0], k, n, rows };
+        const narrow = () => multiply(family.tiles, place, streams.map(({ at }) => at), bias);
+        if (!widened) narrow();
+        else {
+          const wide = () => {
+            for (const { at, wide } of streams) call(widened.by, at, wide, k);
+            multiply(widened.family.tiles, place, streams.map(({ wide }) => wide), bias);
+          };
+          if_(widens, wide, narrow);
         }
-        for (const { at } of weights) at.add(tileBytes);
+        for (const { at } of streams) at.add(tileBytes);
       });
       start.set(end);
       br_if(nextStripe, i32.lt_s(start, m));

@@ -1,7 +1,8 @@
-import type { Expr, Func, Global } from "../assembler.ts";
+import type { Expr, Func } from "../assembler.ts";
 import { block, br, br_if, call, callValue, drop, f64, i32, i64, if_, local, loop, return_ } from "../assembler.ts";
 import { CHUNK, CLOSED, COUNTERS, KERNEL, MAIN_WAITS, RANGES, SCRATCH, SCRATCH_BYTES, SLEEPERS, STARTED, STATE, UNITS } from "../layout.ts";
 import type { ModuleBuilder } from "../module.ts";
+import type { Emitter } from "./common.ts";
 import { range, repeat } from "./common.ts";
 
 /**
@@ -35,7 +36,7 @@ function emitPause(module: ModuleBuilder): Func {
  * Takes chunks of units until none is left: first from the thread's own range, so that it reads weights as one stream, as memory likes it
  * best; then from the ranges of others, so that threads end together however fast each is, and nothing waits for one that sleeps.
  */
-function emitTake(module: ModuleBuilder, threadIndex: Global<"i32">) {
+function emitTake({ module, threadIndex }: Emitter) {
   return module.func("take", [], undefined, () => {
     const [units, chunk, kernel, ranges] = [UNITS, CHUNK, KERNEL, RANGES].map((word) => local("i32", i32.load(0, word)));
     const [first, last, end, counter] = [local("i32"), local("i32"), local("i32"), local("i32")];
@@ -66,12 +67,13 @@ const rangeStart = (range: Expr<"i32">, units: Expr<"i32">, ranges: Expr<"i32">)
  * Exports `enter(index)` (which thread this instance is), `run(kernel, units, chunk)` for the main thread (1: a worker stopped inside the
  * job) and, with shared memory, `work()`, a worker's life.
  */
-export function emitPool(module: ModuleBuilder, scratch: Global<"i32">, threadIndex: Global<"i32">, shared: boolean): void {
+export function emitPool(emitter: Emitter, shared: boolean): void {
+  const { module, scratch, threadIndex } = emitter;
   module.export("enter", ["i32"], undefined, (index) => {
     threadIndex.set(index);
     scratch.set(i32.add(i32.mul(index, SCRATCH_BYTES), SCRATCH));
   });
-  const take = emitTake(module, threadIndex);
+  const take = emitTake(emitter);
   if (!shared) return;
   const wait = emitPause(module);
   const takeAll = () => call(take);
