@@ -24,7 +24,7 @@ export const PARAM_COUNT = 32;
 export const LINEAR = { x: 0, m: 1, k: 2, stripe: 3, activation: 4, widened: 5, widenedBytes: 6, table: 7 } as const;
 export const PART_WORDS = 4;
 /** Tokens from which on int4 weights are widened, tile by tile, before they are multiplied. */
-export const WIDEN_FROM = 8;
+export const WIDEN_FROM = 6;
 
 /** Vectors that kernels load: see kernels/constants.ts. */
 export const CONSTANTS = 704;
