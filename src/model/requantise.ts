@@ -1,4 +1,4 @@
-import { canDecode, firstNonFinite } from "../quant/ggml.ts";
+import { firstNonFinite } from "../quant/ggml.ts";
 import { type EncodableType, encodeRows } from "../quant/ggml-encode.ts";
 import { zeros } from "../tensor/tensor.ts";
 import { applyFold, type Folds } from "./folding.ts";
@@ -42,7 +42,7 @@ export interface RequantiseOptions {
 export function targetType({ name, shape, type }: TensorInfo, tied: boolean, fileType: FileType): string {
   const cols = shape[shape.length - 1];
   const isMatrix = shape.length > 1 && name.endsWith(".weight") && !name.endsWith("_norm.weight") && name !== "position_embd.weight" && !/\.ffn_gate_inp(_shexp)?\.weight$/.test(name);
-  if (fileType === "f32") return canDecode(type) ? "F32" : type;
+  if (fileType === "f32") return "F32";
   if (!isMatrix) return type;
   if (fileType === "f16") return "F16";
   if (cols % 32 !== 0) return "F16";
@@ -54,8 +54,7 @@ export function targetType({ name, shape, type }: TensorInfo, tied: boolean, fil
 /**
  * A model as a GGUF file of another type, its tensors converted a chunk at a time while the file is written. Tensors that keep their type
  * are copied byte for byte. Metadata stays as it is, except for `general.file_type` and `general.quantization_version`.
- * @throws FormatError, now or while the tensors are read, naming the tensor: a type that cannot be decoded, values that are not finite or
- * that the new type cannot hold.
+ * @throws FormatError, now or while the tensors are read, naming the tensor: values that are not finite or that the new type cannot hold.
  */
 export function requantise(file: WeightFile, metadata: ReadonlyMap<string, GgufValue>, options: RequantiseOptions): GgufOut {
   const { type: fileType, folds, importance, onProgress } = options;
@@ -67,7 +66,6 @@ export function requantise(file: WeightFile, metadata: ReadonlyMap<string, GgufV
     const fold = folds?.get(info.name);
     const type = fileType === undefined ? info.type : targetType(info, tied, fileType);
     if (type === info.type && !fold) return { name: info.name, shape: info.shape, type, data: () => copied(file, info, progress) };
-    if (!canDecode(info.type)) throw new FormatError(file.source.name, `tensor "${info.name}": cannot decode ${info.type}`);
     return { name: info.name, shape: info.shape, type, data: () => converted(file, info, type as EncodableType, progress, fold && { fold }, importance?.(info.name)) };
   });
   const out = new Map(metadata);

@@ -27,6 +27,9 @@ const FIELDS: Readonly<Record<string, readonly (readonly [offset: number, bytes:
   TQ1_0: [[52, 2]],
   TQ2_0: [[64, 2]],
   MXFP4: [],
+  NVFP4: [],
+  Q1_0: [[0, 2]],
+  Q2_0: [[0, 2]],
 };
 
 /** Whether `swapBlocks` knows a type. */

@@ -2,10 +2,18 @@ import { f16Table } from "./float16.ts";
 
 /** Decodes one block of a quantised type. */
 export interface BlockDecoder {
-  /** Where in a block its f16 scales and minima stand: a weight is finite exactly when they are. Undefined: its scale is no f16. */
-  readonly scales?: readonly number[];
+  /** Where in a block its f16 scales and minima stand: a weight is finite exactly when they are. */
+  readonly scales: readonly number[];
   /** Writes the block at byte `at` to out[to], out[to + 1], ... */
   readonly decode: (bytes: Uint8Array, at: number, out: Float32Array, to: number) => void;
+}
+
+/** Decodes one block of a type whose values are whole numbers of 8 bits times a scale. */
+export interface IntegerDecoder {
+  /** How many values share a scale. */
+  readonly group: 16 | 32;
+  /** Writes the whole numbers of the block at byte `at` to out[to], out[to + 1], ..., and its scales to scales[s], scales[s + 1], ... */
+  readonly split: (bytes: Uint8Array, at: number, out: Int8Array, to: number, scales: Float32Array, s: number) => void;
 }
 
 /** The f16 at byte `at`. */
@@ -14,9 +22,8 @@ export function half(bytes: Uint8Array, at: number): number {
 }
 
 /**
- * The 32-value blocks of ggml-common.h (block_q4_0 and so on): an f16 scale d, for the _1 types an f16 minimum m, for the
- * 5-bit types 4 bytes of fifth bits, then the values; low nibbles are columns 0-15, high nibbles 16-31. All are exact in f32
- * but for the one rounding of d * q + m.
+ * The 32-value blocks of ggml-common.h (block_q4_0 and so on): an f16 scale d, for the _1 types an f16 minimum m, for Q5_1 4 bytes of
+ * fifth bits, then the values; low nibbles are columns 0-15, high nibbles 16-31. All are exact in f32 but for the one rounding of d * q + m.
  */
 export const BLOCK_DECODERS: Readonly<Record<string, BlockDecoder>> = {
   Q4_0: {
@@ -42,18 +49,6 @@ export const BLOCK_DECODERS: Readonly<Record<string, BlockDecoder>> = {
       }
     },
   },
-  Q5_0: {
-    scales: [0],
-    decode(bytes, at, out, to) {
-      const d = half(bytes, at);
-      const fifth = word(bytes, at + 2);
-      for (let j = 0; j < 16; j++) {
-        const q = bytes[at + 6 + j];
-        out[to + j] = (((q & 15) | (((fifth >>> j) & 1) << 4)) - 16) * d;
-        out[to + j + 16] = (((q >> 4) | (((fifth >>> (j + 16)) & 1) << 4)) - 16) * d;
-      }
-    },
-  },
   Q5_1: {
     scales: [0, 2],
     decode(bytes, at, out, to) {
@@ -67,16 +62,6 @@ export const BLOCK_DECODERS: Readonly<Record<string, BlockDecoder>> = {
       }
     },
   },
-  MXFP4: {
-    decode(bytes, at, out, to) {
-      const d = halfPower(bytes[at]);
-      for (let j = 0; j < 16; j++) {
-        const q = bytes[at + 1 + j];
-        out[to + j] = E2M1_TWICE[q & 15] * d;
-        out[to + j + 16] = E2M1_TWICE[q >> 4] * d;
-      }
-    },
-  },
   Q8_0: {
     scales: [0],
     decode(bytes, at, out, to) {
@@ -86,14 +71,7 @@ export const BLOCK_DECODERS: Readonly<Record<string, BlockDecoder>> = {
   },
 };
 
-/** The 16 values of a 4-bit float with 2 bits of exponent and 1 of mantissa, doubled: whole numbers. */
-export const E2M1_TWICE = Int8Array.of(0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12);
-
-/** Half of the power of two that an exponent byte stands for, so that it fits the doubled values; 255 is NaN (OCP Microscaling Formats 1.0, sections 5.3 and 5.4). */
-export function halfPower(exponent: number): number {
-  return exponent === 255 ? NaN : 2 ** (exponent - 128);
-}
-
-function word(bytes: Uint8Array, at: number): number {
+/** The 32 bits at byte `at`. */
+export function word(bytes: Uint8Array, at: number): number {
   return bytes[at] | (bytes[at + 1] << 8) | (bytes[at + 2] << 16) | (bytes[at + 3] << 24);
 }

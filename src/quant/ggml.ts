@@ -1,6 +1,7 @@
 import { Tensor } from "../tensor/tensor.ts";
-import { BLOCK_DECODERS, type BlockDecoder, E2M1_TWICE, halfPower } from "./ggml-blocks.ts";
-import { CODE_BLOCK_DECODERS } from "./ggml-codes.ts";
+import { BLOCK_DECODERS, type BlockDecoder, type IntegerDecoder } from "./ggml-blocks.ts";
+import { INTEGER_DECODERS } from "./ggml-integers.ts";
+import { GRID_DECODERS } from "./ggml-iquants.ts";
 import { K_BLOCK_DECODERS } from "./ggml-kquants.ts";
 import { f16Table } from "./float16.ts";
 
@@ -14,10 +15,7 @@ export interface GgmlType {
 
 const type = (id: number, blockSize: number, blockBytes: number): GgmlType => ({ id, blockSize, blockBytes });
 
-/**
- * Every type of GGML by name, so that any file can be listed; `canDecode` says which ones can be loaded.
- * Sizes are those of the block structs in ggml-common.h.
- */
+/** Every type of GGML by name; `decodeRows` knows them all. Sizes are those of the block structs in ggml-common.h. */
 export const GGML_TYPES: Readonly<Record<string, GgmlType>> = {
   F32: type(0, 1, 4),
   F16: type(1, 1, 2),
@@ -53,6 +51,7 @@ export const GGML_TYPES: Readonly<Record<string, GgmlType>> = {
   MXFP4: type(39, 32, 17),
   NVFP4: type(40, 64, 36),
   Q1_0: type(41, 128, 18),
+  Q2_0: type(42, 64, 18),
 };
 
 /** Ids that GGML gave up: files with them exist, their layout is no longer defined. */
@@ -68,7 +67,8 @@ const REMOVED: Readonly<Record<number, string>> = {
 };
 
 const NAMES = new Map(Object.entries(GGML_TYPES).map(([name, { id }]) => [id, name]));
-const DECODERS: Readonly<Record<string, BlockDecoder>> = { ...BLOCK_DECODERS, ...K_BLOCK_DECODERS, ...CODE_BLOCK_DECODERS };
+const DECODERS: Readonly<Record<string, BlockDecoder>> = { ...BLOCK_DECODERS, ...K_BLOCK_DECODERS };
+const INTEGERS: Readonly<Record<string, IntegerDecoder>> = { ...INTEGER_DECODERS, ...GRID_DECODERS };
 
 /** The name of a type id, or undefined. */
 export function typeName(id: number): string | undefined {
@@ -79,16 +79,6 @@ export function typeName(id: number): string | undefined {
 export function describeType(id: number): string {
   const removed = REMOVED[id];
   return NAMES.get(id) ?? (removed ? `${removed} (type ${id}, removed from GGML)` : `unknown type ${id}`);
-}
-
-/** Whether `decodeRows` knows the type. */
-export function canDecode(name: string): boolean {
-  return name === "F32" || name === "F16" || name === "BF16" || Object.hasOwn(DECODERS, name);
-}
-
-/** The names that `canDecode` accepts. */
-export function decodableTypes(): string[] {
-  return Object.keys(GGML_TYPES).filter(canDecode);
 }
 
 /**
@@ -104,22 +94,25 @@ export function ggmlBytes(name: string, rows: number, cols: number): number {
   return rows * (cols / found.blockSize) * found.blockBytes;
 }
 
-/** What a matrix of this type is kept as in memory: the integers of Q8_0 and Q4_0, and MXFP4's values doubled, as they are (groups of 32), else f32. */
+/**
+ * What a matrix of this type can be kept as, exactly: int8 in groups of 32 where no more than a whole number of 8 bits is behind each value and a
+ * scale behind each 32, int4 in such groups for Q4_0, else f32.
+ */
 export function nativeDtype(name: string): "f32" | "int8" | "int4" {
-  return name === "Q8_0" || name === "MXFP4" ? "int8" : name === "Q4_0" ? "int4" : "f32";
+  if (name === "Q4_0") return "int4";
+  return name === "Q8_0" || (Object.hasOwn(INTEGERS, name) && INTEGERS[name].group === 32) ? "int8" : "f32";
 }
 
 /**
- * Decodes whole rows from file blocks into a canonical tensor; exact. `target` is f32 for any type, int8 in groups of 32 for
- * Q8_0 and MXFP4, or int4 for Q4_0. To decode a matrix in pieces, pass `target.slice(start, end)` and those rows' bytes.
+ * Decodes whole rows from file blocks into a canonical tensor; exact, but for numbers of more bits than f32 has. `target` is f32 for any type, or
+ * of the type's `nativeDtype` in groups of 32. To decode a matrix in pieces, pass `target.slice(start, end)` and those rows' bytes.
  *
  * @param bytes Exactly the bytes of target's rows, at any alignment.
  * @returns the index in `target` of the first value that is not finite (for int8 and int4: of the first value of the first
  * group whose scale is not finite), or -1 when all are. The check rides on the decoding and costs next to nothing.
- * @throws RangeError when the type cannot be decoded into this target, or `bytes` has the wrong length.
+ * @throws RangeError when there is no such type or it cannot be decoded into this target, or `bytes` has the wrong length.
  */
 export function decodeRows(name: string, bytes: Uint8Array, target: Tensor): number {
-  if (!canDecode(name)) throw new RangeError(`cannot decode type ${name}: expected one of ${decodableTypes().join(", ")}`);
   const count = target.shape.reduce((a, b) => a * b, 1);
   const want = ggmlBytes(name, count === 0 ? 0 : count / target.cols, target.cols);
   if (bytes.length !== want) {
@@ -129,7 +122,7 @@ export function decodeRows(name: string, bytes: Uint8Array, target: Tensor): num
   if (target.dtype !== nativeDtype(name) || target.group !== 32) {
     throw new RangeError(`${label(target)}: cannot decode ${name} into ${target.format} with groups of ${target.group}`);
   }
-  return name === "MXFP4" ? doubledBlocks(bytes, target) : splitBlocks(bytes, GGML_TYPES[name].blockBytes, target);
+  return Object.hasOwn(INTEGERS, name) ? splitIntegers(name, bytes, target) : splitBlocks(bytes, GGML_TYPES[name].blockBytes, target);
 }
 
 function label(tensor: Tensor): string {
@@ -172,12 +165,42 @@ function decodeFloats(name: string, bytes: Uint8Array, out: Float32Array): numbe
     for (let i = 0; i < words.length; i++) words[i] = halves[i] << 16;
     return firstNonFinite(out);
   }
+  if (Object.hasOwn(NUMBERS, name)) {
+    const numbers = NUMBERS[name](bytes.slice().buffer);
+    for (let i = 0; i < out.length; i++) out[i] = Number(numbers[i]);
+    return firstNonFinite(out);
+  }
   const { blockSize, blockBytes } = GGML_TYPES[name];
+  if (Object.hasOwn(INTEGERS, name)) return multiplied(INTEGERS[name], blockSize, blockBytes, bytes, out);
   const { scales, decode } = DECODERS[name];
-  let finite = scales !== undefined;
+  let finite = true;
   for (let at = 0, i = 0; at < bytes.length; at += blockBytes, i += blockSize) {
     decode(bytes, at, out, i);
-    if (scales) for (let s = 0; s < scales.length; s++) finite = finite && (bytes[at + scales[s] + 1] & 0x7c) !== 0x7c;
+    for (let s = 0; s < scales.length; s++) finite = finite && (bytes[at + scales[s] + 1] & 0x7c) !== 0x7c;
+  }
+  return finite ? -1 : firstNonFinite(out);
+}
+
+/** Types of a number a value that are no weights of any model known, but that a file may have. */
+const NUMBERS: Readonly<Record<string, (buffer: ArrayBuffer) => ArrayLike<number | bigint>>> = {
+  F64: (buffer) => new Float64Array(buffer),
+  I8: (buffer) => new Int8Array(buffer),
+  I16: (buffer) => new Int16Array(buffer),
+  I32: (buffer) => new Int32Array(buffer),
+  I64: (buffer) => new BigInt64Array(buffer),
+};
+
+function multiplied({ group, split }: IntegerDecoder, blockSize: number, blockBytes: number, bytes: Uint8Array, out: Float32Array): number {
+  const values = new Int8Array(blockSize);
+  const scales = new Float32Array(blockSize / group);
+  let finite = true;
+  for (let at = 0, to = 0; at < bytes.length; at += blockBytes) {
+    split(bytes, at, values, 0, scales, 0);
+    for (let s = 0, i = 0; s < scales.length; s++) {
+      const scale = scales[s];
+      finite = finite && Number.isFinite(scale);
+      for (const end = i + group; i < end; i++) out[to++] = values[i] * scale;
+    }
   }
   return finite ? -1 : firstNonFinite(out);
 }
@@ -202,15 +225,10 @@ function splitBlocks(bytes: Uint8Array, blockBytes: number, target: Tensor): num
   return bad < 0 ? -1 : bad * 32;
 }
 
-/** MXFP4 blocks are an exponent, then nibbles, which name 4-bit floats. */
-function doubledBlocks(bytes: Uint8Array, { data, scales }: Tensor): number {
-  for (let block = 0, at = 0; block < scales!.length; block++, at += 17) {
-    scales![block] = halfPower(bytes[at]);
-    for (let j = 0; j < 16; j++) {
-      data[32 * block + j] = E2M1_TWICE[bytes[at + 1 + j] & 15];
-      data[32 * block + j + 16] = E2M1_TWICE[bytes[at + 1 + j] >> 4];
-    }
-  }
+function splitIntegers(name: string, bytes: Uint8Array, { data, scales }: Tensor): number {
+  const { blockSize, blockBytes } = GGML_TYPES[name];
+  const { split } = INTEGERS[name];
+  for (let at = 0, to = 0; at < bytes.length; at += blockBytes, to += blockSize) split(bytes, at, data as Int8Array, to, scales!, to / 32);
   const bad = firstNonFinite(scales!);
   return bad < 0 ? -1 : bad * 32;
 }

@@ -12,6 +12,8 @@ import { Ledger } from "../../src/tensor/ledger.ts";
 import { Ops } from "../../src/tensor/ops.ts";
 import { scalarKernels } from "../../src/tensor/scalar/index.ts";
 import { storageBytes } from "../../src/tensor/tensor.ts";
+import { architectureModel } from "../support/architecture-model.ts";
+import { DRAWN_TYPES } from "../support/blocks.ts";
 import { type Dice, dice, range } from "../support/dice.ts";
 import { ggufModel, llama2cModel, llama2cTokenizer } from "../support/files.ts";
 import { drawModel, type ModelOptions, SMALL } from "../support/models.ts";
@@ -169,6 +171,25 @@ describe("damaged GGUF files", () => {
     const { bytes, header } = files[0];
     const ends = [...readGguf(memorySource("whole", bytes)).tensors.values()].map(({ offset, bytes: size }) => offset + size - 1);
     for (const end of [...range(header), ...ends]) expect(outcome(bytes.subarray(0, end))).not.toBe("loaded");
+  });
+});
+
+describe.each(DRAWN_TYPES)("a file of %s", (type) => {
+  const bytes = architectureModel({ architecture: "llama", seed: 1, dim: 256, nLayers: 1, ffnDim: 256, type });
+  const tensors = [...readGguf(memorySource("whole", bytes)).tensors.values()];
+
+  it("loads with any bits in its values, and is refused for a scale that is not finite", () => {
+    const outcomes = fuzz(1, 12, (d) => {
+      const damaged = bytes.slice();
+      const { offset, bytes: size } = d.pick(tensors);
+      for (let times = d.pick([1, 4, 64]); times > 0; times--) damaged[offset + d.below(size)] = d.below(256);
+      return outcome(damaged);
+    });
+    for (const each of outcomes.keys()) expect(each).toMatch(/^(loaded|fuzzed: tensor "[^"]+": expected finite weights, found (NaN|-?Infinity) at index #)$/);
+  });
+
+  it("is refused when it ends within a tensor", () => {
+    for (const { offset, bytes: size } of tensors) expect(outcome(bytes.subarray(0, offset + size - 1))).toMatch(/^fuzzed: /);
   });
 });
 

@@ -13,9 +13,11 @@ describe("matrixFormat", () => {
     ["F32", "f32"],
     ["F16", "f32"],
     ["BF16", "f32"],
+    ["F64", "f32"],
+    ["I32", "f32"],
     ["Q8_0", "int8, groups of 32"],
     ["Q4_0", "int4, groups of 32"],
-    ...["Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K"].map((type) => [type, "int8, groups of 32"]),
+    ...["Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ1_S", "IQ2_XS", "IQ4_NL", "NVFP4"].map((type) => [type, "int8, groups of 32"]),
   ])("keeps %s as %s; f32 on request", (type, kept) => {
     expect(place("blk.0.attn_q.weight", type, "keep")).toBe(kept);
     expect(place("blk.0.attn_q.weight", type, "f32")).toBe("f32");

@@ -1,3 +1,4 @@
+import { DRAWN_TYPES } from "./blocks.ts";
 import { type ArchitectureModel, bool, bools, f32, text, u32 } from "./architecture-model.ts";
 
 /** A model, and how many tokens it is asked about. */
@@ -161,4 +162,5 @@ export const CASES: readonly ArchitectureCase[] = [
   { name: "nemotron", model: { architecture: "nemotron", seed: 83, ropeDims: 6 } },
   { name: "olmo", model: { architecture: "olmo", seed: 84, nKvHeads: 4, keys: { "attention.clamp_kqv": f32(1.3) } } },
   { name: "olmo: tied, no clamp", model: { architecture: "olmo", seed: 85, layout: { tied: true } } },
+  ...DRAWN_TYPES.map((type, i): ArchitectureCase => ({ name: `llama: ${type}`, model: { architecture: "llama", seed: 300 + i, dim: 256, nLayers: 1, ffnDim: 256, layout: { tied: true }, type } })),
 ];

@@ -1,7 +1,9 @@
 import { ggufBytes, type GgufOutTensor } from "../../src/model/formats/gguf-write.ts";
 import type { GgufValue } from "../../src/model/formats/gguf-values.ts";
+import { GGML_TYPES } from "../../src/quant/ggml.ts";
 import { type EncodableType, encodeRows } from "../../src/quant/ggml-encode.ts";
 import { zeros } from "../../src/tensor/tensor.ts";
+import { drawnBlocks, type DrawnType, isDrawn } from "./blocks.ts";
 import { dice } from "./dice.ts";
 import { drawnMetadata } from "./drawn-metadata.ts";
 
@@ -81,7 +83,7 @@ export interface ArchitectureModel {
   /** How many of headDim's values rotate; default all. */
   readonly ropeDims?: number;
   /** Of the matrices whose columns are whole blocks; the others are F32. */
-  readonly type?: EncodableType;
+  readonly type?: EncodableType | DrawnType;
   /** Further metadata, without the architecture's prefix. */
   readonly keys?: Readonly<Record<string, GgufValue>>;
   /** Where this file differs from its architecture's usual layout. */
@@ -102,12 +104,12 @@ export function architectureModel(model: ArchitectureModel): Uint8Array {
   const d = dice(seed);
   const tensors: GgufOutTensor[] = [];
 
-  const draw = (name: string, shape: readonly number[], mean: number, spread: number, as: EncodableType): void => {
+  const draw = (name: string, shape: readonly number[], mean: number, spread: number, as: EncodableType | DrawnType): void => {
+    const fitting = shape[shape.length - 1] % GGML_TYPES[as].blockSize === 0 ? as : "F32";
     const tensor = zeros("f32", shape, 0, name);
+    if (isDrawn(fitting)) return void tensors.push({ name, shape, type: fitting, data: drawnBlocks(fitting, tensor.f32.length, spread, d) });
     for (let i = 0; i < tensor.f32.length; i++) tensor.f32[i] = mean + spread * d.normal();
-    const cols = shape[shape.length - 1];
-    const fits = as === "F32" || as === "F16" || as === "BF16" || cols % (as === "Q6_K" ? 256 : 32) === 0;
-    tensors.push({ name, shape, type: fits ? as : "F32", data: encodeRows(fits ? as : "F32", tensor) });
+    tensors.push({ name, shape, type: fitting, data: encodeRows(fitting, tensor) });
   };
   const vector = (name: string, shape: readonly number[], mean: number, spread: number) => draw(name, shape, mean, spread, "F32");
   const linear = (name: string, rows: number, cols: number, gain = 1): void => {

@@ -32,8 +32,7 @@ const LEAST_TENSOR = 32;
  * Reads the header of a GGUF file, version 2 or 3, little-endian or big-endian
  * (specification: github.com/ggml-org/ggml/blob/master/docs/gguf.md).
  *
- * Every tensor is checked to be of a known type and to lie within the file. A type that `canDecode` refuses is no error here:
- * such a file can still be listed.
+ * Every tensor is checked to be of a known type and to lie within the file.
  * @throws FormatError for anything that is not a valid file: cut off, an impossible count, a name twice, and so on.
  */
 export function readGguf(source: ByteSource): GgufFile {

@@ -7,7 +7,6 @@ import { unlatent } from "../../model/latent-gguf.ts";
 import type { TensorInfo } from "../../model/formats/source.ts";
 import type { ModelFile } from "../../model/open.ts";
 import { matrixFormat } from "../../model/placement.ts";
-import { canDecode } from "../../quant/ggml.ts";
 import type { ExpertsConfig } from "../../model/experts.ts";
 import { expectedExperts } from "../../tensor/routing.ts";
 import { describeFormat, KEEP } from "../../quant/scheme.ts";
@@ -36,7 +35,6 @@ export const inspect: Command = {
     const placement = { weights: load.weights ?? KEEP, sparsity: load.sparsity ?? "none" };
     const tensors = [...file.tensors.values()].map((info) => {
       const { name, shape, type, bytes } = info;
-      if (!canDecode(type)) return { name, shape, type, bytes, keptAs: "nothing (unsupported)", bytesInMemory: 0, bytesPerToken: 0 };
       const halves = latentHalves(file, config, name);
       if (halves) {
         const [keys, values] = halves.map((half) => matrixFormat(half, tied, placement));
