@@ -8,7 +8,7 @@ type Parts = readonly (readonly [name: string, rows: number])[];
 
 /**
  * The tensors of a file with q, k and v apart, and the gate apart from `ffn_up`, where the file has them stacked. A part is a range of whole
- * rows: it lies in the file as it would alone, and nothing is copied.
+ * rows: it lies in the file as it would alone, and nothing is copied. A scale is for all parts.
  * @throws FormatError for a stack of another height.
  */
 export function unfused(file: string, tensors: ReadonlyMap<string, TensorInfo>, config: ModelConfig): ReadonlyMap<string, TensorInfo> {
@@ -17,10 +17,12 @@ export function unfused(file: string, tensors: ReadonlyMap<string, TensorInfo>, 
   const gated: Parts = [["ffn_gate", ffnDim], ["ffn_up", ffnDim]];
   const found = new Map<string, TensorInfo>();
   for (const [name, info] of tensors) {
-    const [, block, part, kind] = /^(blk\.\d+\.)(attn_qkv|ffn_up)\.(weight|bias)$/.exec(name) ?? [];
+    const [, block, part, kind] = /^(blk\.\d+\.)(attn_qkv|ffn_up)\.(weight|bias|scale)$/.exec(name) ?? [];
     const stacked = part === "attn_qkv" || (part === "ffn_up" && config.ffn === "gated" && info.shape[0] !== ffnDim && !tensors.has(`${block}ffn_gate.weight`));
+    const parts = part === "attn_qkv" ? qkv : gated;
+    const nameOf = (own: string) => `${block}${own}.${kind}`;
     if (!stacked) found.set(name, info);
-    else for (const each of split(file, info, part === "attn_qkv" ? qkv : gated, (own) => `${block}${own}.${kind}`)) found.set(each.name, each);
+    else for (const each of kind === "scale" ? parts.map(([own]) => ({ ...info, name: nameOf(own) })) : split(file, info, parts, nameOf)) found.set(each.name, each);
   }
   return found;
 }

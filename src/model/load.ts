@@ -46,13 +46,13 @@ export function plainFile(file: WeightFile, config: ModelConfig): WeightFile {
   return { source: file.source, tensors: unfused(file.source.name, file.tensors, config) };
 }
 
-/** What layers are made of, each part with its bias where the file has one. */
+/** What layers are made of, each part with its bias and times its scale where the file has them. */
 type PartReader = ReturnType<typeof partReader>;
 
 function partReader({ shapeOf, matrix, vector }: TensorReader, { dim, headDim, normWeights = true }: ModelConfig, kernels: Kernels) {
   const has = (name: string) => shapeOf(`${name}.weight`) !== undefined;
   const bias = (name: string, shape: readonly number[]) => (shapeOf(`${name}.bias`) ? { bias: vector(`${name}.bias`, shape) } : {});
-  const linear = (name: string, shape: readonly [number, number]): Linear => ({ weight: matrix(`${name}.weight`, shape), ...bias(name, [shape[0]]) });
+  const linear = (name: string, shape: readonly [number, number]): Linear => ({ weight: matrix(`${name}.weight`, shape, `${name}.scale`), ...bias(name, [shape[0]]) });
   const norm = (name: string, shape: readonly number[] = [dim]): Norm => {
     if (normWeights) return { weight: vector(`${name}.weight`, shape), ...bias(name, shape) };
     const weight = kernels.alloc("f32", shape);

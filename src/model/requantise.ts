@@ -53,7 +53,7 @@ export function targetType({ name, shape, type }: TensorInfo, tied: boolean, fil
 
 /**
  * A model as a GGUF file of another type, its tensors converted a chunk at a time while the file is written. Tensors that keep their type
- * are copied byte for byte. Metadata stays as it is, except for `general.file_type` and `general.quantization_version`.
+ * are copied byte for byte; of others a factor beside them (`.scale`) is multiplied in. Metadata stays as it is, except for `general.file_type` and `general.quantization_version`.
  * @throws FormatError, now or while the tensors are read, naming the tensor: values that are not finite or that the new type cannot hold.
  */
 export function requantise(file: WeightFile, metadata: ReadonlyMap<string, GgufValue>, options: RequantiseOptions): GgufOut {
@@ -62,11 +62,18 @@ export function requantise(file: WeightFile, metadata: ReadonlyMap<string, GgufV
   const total = [...file.tensors.values()].reduce((sum, { bytes }) => sum + bytes, 0);
   let done = 0;
   const progress = (bytes: number) => onProgress?.((done += bytes) / total);
-  const tensors = [...file.tensors.values()].map((info): GgufOutTensor => {
-    const fold = folds?.get(info.name);
-    const type = fileType === undefined ? info.type : targetType(info, tied, fileType);
-    if (type === info.type && !fold) return { name: info.name, shape: info.shape, type, data: () => copied(file, info, progress) };
-    return { name: info.name, shape: info.shape, type, data: () => converted(file, info, type as EncodableType, progress, fold && { fold }, importance?.(info.name)) };
+  const typeOf = (info: TensorInfo) => (fileType === undefined ? info.type : targetType(info, tied, fileType));
+  const changes = (info: TensorInfo | undefined) => info !== undefined && typeOf(info) !== info.type;
+  const kept = [...file.tensors.values()].filter(({ name }) => !/\.(input_)?scale$/.test(name) || !changes(file.tensors.get(name.replace(/(input_)?scale$/, "weight"))));
+  const tensors = kept.map((info): GgufOutTensor => {
+    const { name, shape } = info;
+    const fold = folds?.get(name);
+    const type = typeOf(info);
+    if (type === info.type && !fold) return { name, shape, type, data: () => copied(file, info, progress) };
+    const scale = changes(info) && name.endsWith(".weight") ? file.tensors.get(name.replace(/weight$/, "scale")) : undefined;
+    const factors = shape.length > 2 ? shape[0] : 1;
+    if (scale && String(scale.shape) !== String(factors)) throw new FormatError(file.source.name, `tensor "${scale.name}": expected [${factors}], found [${scale.shape.join(", ")}]`);
+    return { name, shape, type, data: () => converted(file, info, type as EncodableType, progress, { fold, scale, importance: importance?.(name) }) };
   });
   const out = new Map(metadata);
   out.set("general.file_type", { type: "uint32", value: fileType === undefined ? fileTypeOf(file.tensors) : FILE_TYPES[fileType] });
@@ -91,16 +98,26 @@ function* copied({ source }: WeightFile, { offset, bytes }: TensorInfo, progress
   }
 }
 
-function* converted(file: WeightFile, info: TensorInfo, type: EncodableType, progress: (bytes: number) => void, folding?: { fold: Parameters<typeof applyFold>[0] }, importance?: Float32Array): Generator<Uint8Array> {
+interface Changes {
+  readonly fold?: Parameters<typeof applyFold>[0];
+  /** One factor, or one for each expert of a stack. */
+  readonly scale?: TensorInfo;
+  readonly importance?: Float32Array;
+}
+
+function* converted(file: WeightFile, info: TensorInfo, type: EncodableType, progress: (bytes: number) => void, { fold, scale, importance }: Changes): Generator<Uint8Array> {
   const cols = info.shape[info.shape.length - 1];
   const rows = info.shape.reduce((a, b) => a * b, 1) / cols;
+  const factors = zeros("f32", scale?.shape ?? [0], 0, scale?.name);
+  if (scale) rowReader(file, scale).read(0, factors);
   const { rowBytes, read } = rowReader(file, info);
   const step = Math.max(1, Math.floor(CHUNK_BYTES / rowBytes));
   for (let row = 0; row < rows; row += step) {
     // A vector's fold is by value: it counts as one row here, and `applyFold` sees its one dimension.
     const chunk = zeros("f32", info.shape.length > 1 ? [Math.min(step, rows - row), cols] : [cols], 0, info.name);
     read(row, chunk);
-    if (folding) applyFold(folding.fold, chunk, row);
+    if (scale) for (let i = 0; i < chunk.f32.length; i++) chunk.f32[i] *= factors.f32[Math.floor(((row + Math.floor(i / cols)) * factors.f32.length) / rows)];
+    if (fold) applyFold(fold, chunk, row);
     yield encoded(file, type, chunk, importance);
     progress(chunk.rows * rowBytes);
   }

@@ -1,5 +1,5 @@
 import { type Calibration, statisticsOf } from "../quant/calibration.ts";
-import { decodeRows, ggmlBytes, nativeDtype } from "../quant/ggml.ts";
+import { decodeRows, firstNonFinite, ggmlBytes, nativeDtype } from "../quant/ggml.ts";
 import { quantiseRows } from "../quant/groups.ts";
 import { KEEP, type MatrixFormat, type Sparsity, type WeightScheme } from "../quant/scheme.ts";
 import { pruneRows } from "../quant/sparse.ts";
@@ -36,16 +36,16 @@ const CHUNK_BYTES = 1 << 20;
 export interface TensorReader {
   /** Row-major; undefined where the file has no such tensor. */
   shapeOf(name: string): readonly number[] | undefined;
-  /** [rows, cols], in the format that `matrixFormat` says. */
-  matrix(name: string, shape: readonly [number, number]): Tensor;
+  /** [rows, cols], in the format that `matrixFormat` says. `scale` names a tensor of one factor on all of it, which few files have (those of NVFP4). */
+  matrix(name: string, shape: readonly [number, number], scale?: string): Tensor;
   /** f32. */
   vector(name: string, shape: readonly number[]): Tensor;
   /** To be called when all is read. @throws FormatError for a tensor that nobody has asked for: what it would change is not computed. */
   finish(): void;
 }
 
-/** Tables that old files carry along and that follow from the config. */
-const COMPUTED = /^(?:rope_freqs|rope_factors_(?:long|short)|blk\.\d+\.(?:attn_rot_embd|rope_freqs))\.weight$/;
+/** Tables that old files carry along and that follow from the config, and the ranges that 4-bit activations would have. */
+const UNUSED = /^(?:rope_freqs|rope_factors_(?:long|short)|blk\.\d+\.(?:attn_rot_embd|rope_freqs))\.weight$|\.input_scale$/;
 
 /**
  * A reader that converts a chunk of rows at a time: the file is never held as a whole. For cost-only kernels no weight is read at all.
@@ -83,8 +83,15 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     progress(bytes.length);
   };
   const folds = costsOnly ? new Map<string, never>() : chooseFolds(file, config, scheme, calibration);
-  const matrix = (name: string, shape: readonly [number, number]): Tensor => {
+  const factorOf = (scale: string | undefined): number => {
+    if (scale === undefined || !file.tensors.has(scale)) return 1;
+    const one = zeros("f32", [1], 0, scale);
+    read(find(scale, [1]), one, 0);
+    return one.f32[0];
+  };
+  const matrix = (name: string, shape: readonly [number, number], scale?: string): Tensor => {
     const info = find(name, shape);
+    const factor = factorOf(scale);
     const fold = folds.get(name);
     const format = matrixFormat(info, tied, { weights: scheme, sparsity, layer });
     const [rows, cols] = shape;
@@ -98,13 +105,14 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     const step = Math.max(8, Math.floor(CHUNK_BYTES / rowBytes / 8) * 8);
     for (let row = 0; row < rows && !costsOnly; row += step) {
       const count = Math.min(step, rows - row);
-      const packed = asStored && packer.writeBlocks?.(info.type, count, (bytes) => file.source.read(info.offset + row * rowBytes, bytes));
+      const packed = asStored && factor === 1 && packer.writeBlocks?.(info.type, count, (bytes) => file.source.read(info.offset + row * rowBytes, bytes));
       if (packed) {
         progress(count * rowBytes);
         continue;
       }
       const chunk = zeros(asStored ? format.dtype : "f32", [count, cols], 32, name);
       read(info, chunk, row);
+      if (!multiply(chunk.scales ?? chunk.f32, factor)) throw new FormatError(file.source.name, `tensor "${scale}": expected a factor that leaves the weights finite, found ${factor}`);
       applyFold(fold, chunk, row);
       packer.write(asStored ? chunk : convert(chunk, format, importance));
     }
@@ -118,10 +126,17 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     return tensor;
   };
   const finish = (): void => {
-    const left = [...file.tensors.keys()].find((name) => !used.has(name) && !COMPUTED.test(name));
+    const left = [...file.tensors.keys()].find((name) => !used.has(name) && !UNUSED.test(name));
     if (left !== undefined) throw new FormatError(file.source.name, `tensor "${left}": expected only what a ${config.architecture} model is made of, found this one too`);
   };
   return { shapeOf: (name) => file.tensors.get(name)?.shape, matrix, vector, finish };
+}
+
+/** Multiplies in place. @returns whether all is finite. */
+function multiply(values: Float32Array, factor: number): boolean {
+  if (factor === 1) return true;
+  for (let i = 0; i < values.length; i++) values[i] *= factor;
+  return firstNonFinite(values) < 0;
 }
 
 /** f32 rows in another format. */

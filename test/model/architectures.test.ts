@@ -91,6 +91,25 @@ describe("what a file says of its architecture", () => {
     expect(load("blk.1.attn_rot_embd.weight")).not.toThrow();
   });
 
+  it.each([
+    ["no number", NaN, 'tensor "blk.0.attn_k.scale": expected finite weights, found NaN at index 0'],
+    ["so large that weights overflow", 3e38, 'tensor "blk.0.attn_k.scale": expected a factor that leaves the weights finite, found 3.'],
+  ])("a scale that is %s is refused", (_, scale, message) => {
+    const bytes = architectureModel({ ...CASES.find(({ name }) => name === "llama: NVFP4, scales")!.model, type: "F32", queryGain: 100 });
+    const { tensors } = readGguf(memorySource("file", bytes));
+    new DataView(bytes.buffer, bytes.byteOffset).setFloat32(tensors.get("blk.0.attn_k.scale")!.offset, scale, true);
+    const file = { source: memorySource("file", bytes), tensors };
+    expect(() => loadWeights(file, open("llama: NVFP4, scales").config, scalarKernels())).toThrow(`file: ${message}`);
+  });
+
+  it("scales of another shape, or of no matrix, are refused", () => {
+    const { file, config } = open("qwen3: scales");
+    const load = (name: string, shape: readonly number[]) => () => loadWeights({ ...file, tensors: new Map([...file.tensors, [name, { ...file.tensors.get("blk.0.attn_q.scale")!, name, shape }]]) }, config, scalarKernels());
+    expect(load("blk.0.attn_q.scale", [2])).toThrow('qwen3: scales: tensor "blk.0.attn_q.scale": expected [1], found [2]');
+    expect(load("blk.0.attn_qk.scale", [1])).toThrow('tensor "blk.0.attn_qk.scale": expected only what a qwen3 model is made of, found this one too');
+    expect(load("blk.0.attn_q.input_scale", [1])).not.toThrow();
+  });
+
   it("stacked tensors of another height are refused", () => {
     const { file, config } = open("phi3");
     const load = (given: ModelConfig) => () => loadWeights(file, given, scalarKernels());

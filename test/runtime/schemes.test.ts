@@ -7,7 +7,9 @@ import { ggufBytes } from "../../src/model/formats/gguf-write.ts";
 import { requantise } from "../../src/model/requantise.ts";
 import { calibrate } from "../../src/runtime/calibration.ts";
 import { Engine, type EngineOptions } from "../../src/runtime/engine.ts";
+import { architectureModel } from "../support/architecture-model.ts";
 import { dice } from "../support/dice.ts";
+import { expertModel, u32 } from "../support/expert-model.ts";
 import { ggufModel } from "../support/gguf-model.ts";
 import { relativeError } from "../support/run.ts";
 
@@ -167,5 +169,26 @@ describe("requantise", () => {
     expect(relativeError(logitsOf(first), logitsOf(second))).toBeLessThan(1e-5);
     first.close();
     second.close();
+  });
+
+  it.each([
+    ["a llama of NVFP4", architectureModel({ architecture: "llama", seed: 331, dim: 64, ffnDim: 128, type: "NVFP4", scales: true })],
+    ["a llama of IQ2_XS", architectureModel({ architecture: "llama", seed: 332, dim: 256, nLayers: 1, ffnDim: 256, type: "IQ2_XS", scales: true })],
+    ["a mixture of experts", expertModel({ architecture: "qwen3moe", seed: 132, dim: 64, ffnDim: 96, qkNorm: "shared", type: "Q8_0", scales: true, keys: { expert_feed_forward_length: u32(96) } })],
+  ])("%s with scales has them multiplied in, and none are left", async (_, bytes) => {
+    const model = openModel(memorySource("drawn.gguf", bytes));
+    const out = ggufBytes(requantise(model, model.metadata, { type: "f32" }));
+    expect([...model.tensors.keys()].some((name) => name.endsWith(".scale"))).toBe(true);
+    expect([...readGguf(memorySource("out.gguf", out)).tensors.keys()].some((name) => name.endsWith("scale"))).toBe(false);
+    const [first, second] = [await load({ weights: "f32" }, bytes), await load({}, out)];
+    expect(logitsOf(first)).toEqual(logitsOf(second));
+    first.close();
+    second.close();
+  });
+
+  it("a scale of another shape is refused", () => {
+    const model = openModel(memorySource("drawn.gguf", architectureModel({ architecture: "llama", seed: 1, scales: true })));
+    const tensors = new Map([...model.tensors, ["blk.0.attn_q.scale", { ...model.tensors.get("blk.0.attn_q.scale")!, shape: [3] }]]);
+    expect(() => requantise({ ...model, tensors }, model.metadata, { type: "f16" })).toThrow('drawn.gguf: tensor "blk.0.attn_q.scale": expected [1], found [3]');
   });
 });

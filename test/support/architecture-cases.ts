@@ -163,4 +163,7 @@ export const CASES: readonly ArchitectureCase[] = [
   { name: "olmo", model: { architecture: "olmo", seed: 84, nKvHeads: 4, keys: { "attention.clamp_kqv": f32(1.3) } } },
   { name: "olmo: tied, no clamp", model: { architecture: "olmo", seed: 85, layout: { tied: true } } },
   ...DRAWN_TYPES.map((type, i): ArchitectureCase => ({ name: `llama: ${type}`, model: { architecture: "llama", seed: 300 + i, dim: 256, nLayers: 1, ffnDim: 256, layout: { tied: true }, type } })),
+  { name: "llama: scales, not of biases", model: { architecture: "llama", seed: 330, scales: true, layout: { tied: true, fusedQkv: true, biases: ["attn_qkv"] } } },
+  { name: "llama: NVFP4, scales", model: { architecture: "llama", seed: 331, dim: 64, ffnDim: 128, type: "NVFP4", scales: true } },
+  { name: "qwen3: scales", model: { architecture: "qwen3", seed: 332, scales: true, layout: { tied: true } } },
 ];

@@ -90,6 +90,8 @@ export interface ArchitectureModel {
   readonly layout?: Partial<Blueprint>;
   /** `rope_freqs`, or `rope_factors_long` and `rope_factors_short`. */
   readonly ropeFactors?: "freqs" | "long and short";
+  /** Whether each linear has a factor in a tensor of its own, and one for activations that nothing reads. */
+  readonly scales?: boolean;
   /** Weights of q and k grow by this, so that scores reach what caps them. */
   readonly queryGain?: number;
 }
@@ -114,6 +116,7 @@ export function architectureModel(model: ArchitectureModel): Uint8Array {
   const vector = (name: string, shape: readonly number[], mean: number, spread: number) => draw(name, shape, mean, spread, "F32");
   const linear = (name: string, rows: number, cols: number, gain = 1): void => {
     draw(`${name}.weight`, [rows, cols], 0, (1.2 * gain) / Math.sqrt(cols), type);
+    if (model.scales) for (const kind of ["scale", "input_scale"]) vector(`${name}.${kind}`, [1], 0.7, 0.1);
     if (biases.some((part) => name.endsWith(part))) vector(`${name}.bias`, [rows], 0, 0.3);
   };
   const norm = (name: string, shape: readonly number[], bias = blueprint.norm === "layer"): void => {

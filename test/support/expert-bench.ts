@@ -18,19 +18,23 @@ export function expertBench(model: ExpertModel, kernels: Kernels, { ledger, atte
   return bench(createModel(file.config, loadWeights(file, file.config, kernels, options)), { kernels, ledger, attention });
 }
 
-/** All tensors of a file, dequantised, by name. */
+/** All tensors of a file, dequantised and times their scales, by name. */
 export function plainTensors({ source, tensors }: ModelFile): (name: string) => ArrayLike<number> | undefined {
   const known = new Map<string, ArrayLike<number>>();
-  return (name) => {
+  const scalesOf = (name: string): ArrayLike<number> => (name.endsWith(".weight") && plain(name.replace(/weight$/, "scale"))) || [1];
+  const plain = (name: string): ArrayLike<number> | undefined => {
     const info = tensors.get(name);
     if (!info) return undefined;
     if (!known.has(name)) {
       const bytes = new Uint8Array(info.bytes);
       source.read(info.offset, bytes);
-      const plain = zeros(nativeDtype(info.type), [info.shape.slice(0, -1).reduce((a, b) => a * b, 1), info.shape[info.shape.length - 1]], 32);
-      decodeRows(info.type, bytes, plain);
-      known.set(name, Float64Array.from({ length: plain.rows * plain.cols }, (_, i) => plain.at(i)));
+      const decoded = zeros(nativeDtype(info.type), [info.shape.slice(0, -1).reduce((a, b) => a * b, 1), info.shape[info.shape.length - 1]], 32);
+      decodeRows(info.type, bytes, decoded);
+      const factors = scalesOf(name);
+      const each = (decoded.rows * decoded.cols) / factors.length;
+      known.set(name, Float64Array.from({ length: decoded.rows * decoded.cols }, (_, i) => decoded.at(i) * factors[Math.floor(i / each)]));
     }
     return known.get(name);
   };
+  return plain;
 }

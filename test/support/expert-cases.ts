@@ -28,10 +28,12 @@ export const CASES: readonly ExpertCase[] = [
   { name: "mixtral: Q8_0", model: { architecture: "llama", seed: 107, ...QUANTISED, type: "Q8_0" } },
   { name: "mixtral: Q4_0", model: { architecture: "llama", seed: 108, ...QUANTISED, type: "Q4_0" } },
   { name: "mixtral: F16", model: { architecture: "llama", seed: 109, ffnDim: 33, type: "F16" } },
+  { name: "mixtral: scales", model: { architecture: "llama", seed: 110, scales: true } },
   { name: "qwen2moe", model: { architecture: "qwen2moe", seed: 120, ...QWEN2, keys: { ...qwen2Keys(40, 56), "rope.freq_base": f32(1e6) } }, tokens: 20 },
   { name: "qwen2moe: Q8_0, four of nine", model: { architecture: "qwen2moe", seed: 121, ...QWEN2, ...QUANTISED, sharedFfnDim: 64, experts: 9, used: 4, type: "Q8_0", keys: qwen2Keys(96, 64) } },
   { name: "qwen3moe", model: { architecture: "qwen3moe", seed: 130, headDim: 20, nKvHeads: 1, experts: 16, used: 4, qkNorm: "shared", keys: { expert_feed_forward_length: u32(40) } }, tokens: 20 },
   { name: "qwen3moe: Q4_0", model: { architecture: "qwen3moe", seed: 131, ...QUANTISED, headDim: 32, experts: 6, used: 5, qkNorm: "shared", type: "Q4_0", keys: { expert_feed_forward_length: u32(96) } } },
+  { name: "qwen3moe: scales", model: { architecture: "qwen3moe", seed: 132, experts: 6, used: 3, qkNorm: "shared", scales: true, keys: { expert_feed_forward_length: u32(40) } } },
   { name: "olmoe", model: { architecture: "olmoe", seed: 140, nKvHeads: 4, experts: 12, used: 5, qkNorm: "row" }, tokens: 20 },
   { name: "olmoe: Q8_0, one head", model: { architecture: "olmoe", seed: 141, ...QUANTISED, nHeads: 1, nKvHeads: 1, qkNorm: "row", type: "Q8_0" } },
   {

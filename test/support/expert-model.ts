@@ -60,6 +60,8 @@ export interface ExpertModel {
   /** Experts as MXFP4, which no encoder here writes: random blocks of plausible size. */
   readonly mxfp4?: boolean;
   readonly layout?: ExpertLayout;
+  /** Whether the matrices of experts have a factor each, in tensors of their own. */
+  readonly scales?: boolean;
   /** Metadata without the architecture's prefix. */
   readonly keys?: Readonly<Record<string, GgufValue>>;
 }
@@ -93,6 +95,7 @@ export function expertModel(model: ExpertModel): Uint8Array {
   const linear = (name: string, shape: readonly number[], gain = 1.2, as = type): void => {
     if (model.mxfp4 && name.endsWith("_exps")) blocks(`${name}.weight`, shape);
     else draw(`${name}.weight`, shape, 0, gain / Math.sqrt(shape[shape.length - 1]), as);
+    if (model.scales && /_(exps|shexp)$/.test(name)) draw(`${name}.scale`, [shape.length > 2 ? experts : 1], 1, 0.2);
     if (biases.some((part) => name.endsWith(part))) draw(`${name}.bias`, shape.slice(0, -1), 0, 0.3);
   };
   const norm = (name: string, size: number) => draw(`${name}.weight`, [size], 1, 0.3);
@@ -153,6 +156,7 @@ export function expertModel(model: ExpertModel): Uint8Array {
       const both = Array.from({ length: experts }, (_, id) => [...gate.slice(id, id + 1).f32, ...up.slice(id, id + 1).f32]).flat();
       if (layout === "gate and up") {
         put(at("ffn_gate_up_exps.weight"), floats([experts, 2 * ffnDim, dim], both), type);
+        if (model.scales) draw(at("ffn_gate_up_exps.scale"), [experts], 1, 0.2);
         put(at("ffn_down_exps.weight"), down, type);
       } else {
         for (let id = 0; id < experts; id++) {

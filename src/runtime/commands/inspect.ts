@@ -35,6 +35,8 @@ export const inspect: Command = {
     const placement = { weights: load.weights ?? KEEP, sparsity: load.sparsity ?? "none" };
     const tensors = [...file.tensors.values()].map((info) => {
       const { name, shape, type, bytes } = info;
+      const factor = /\.(input_)?scale$/.exec(name);
+      if (factor) return { name, shape, type, bytes, keptAs: factor[1] ? "nothing (not used)" : "nothing (multiplied in)", bytesInMemory: 0, bytesPerToken: 0 };
       const halves = latentHalves(file, config, name);
       if (halves) {
         const [keys, values] = halves.map((half) => matrixFormat(half, tied, placement));
