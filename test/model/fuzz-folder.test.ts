@@ -100,7 +100,7 @@ describe("damaged", () => {
 
   it("chat templates", () => {
     const golden = JSON.parse(readFileSync(new URL("../../fixtures/templates.golden.json", import.meta.url), "utf8")) as { templates: { template: string }[]; cases: Record<string, unknown>[] };
-    const spice = ["{%", "%}", "{{", "}}", "{#", "-", "(", "[", "|", " is ", " if ", " for x in range(9) ", "{% endfor %}", "'", '"', "\\", "~", "none", " not ", ".x", "[0]", "1e9", "*"];
+    const spice = ["{%", "%}", "{{", "}}", "{#", "-", "(", "[", "|", " is ", " if ", " for x in range(9) ", "{% endfor %}", "'", '"', "\\", "~", "none", " not ", ".x", "[0]", "1e9", "*", "2.0", ", ", "(1,)", "|urlencode", "|wordwrap(3)", "|format(1.5)", "%05.2f", "{:>9}", "|groupby('role')"];
     const good = fuzz(golden.templates.map(({ template }) => template), 4000, 4, spice, (template) => void compileTemplate(template).render({ ...golden.cases[1] }), TemplateError);
     expect(good).toBeGreaterThan(200);
   });
