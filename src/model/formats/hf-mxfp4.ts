@@ -31,11 +31,14 @@ export function mxfp4Rows({ tensor, source }: Found, found: ReadonlyMap<string, 
     const [exponents, nibbles, out] = [new Uint8Array(each), new Uint8Array(each * PAIRS), new Uint8Array(each * (1 + PAIRS))];
     scales.source.read(scales.tensor.offset + index * each, exponents);
     source.read(tensor.offset + index * each * PAIRS, nibbles);
-    const nibble = (block: number, i: number) => (nibbles[block * PAIRS + (i >> 1)] >> (4 * (i & 1))) & 15;
     for (let block = 0; block < each; block++) {
-      const to = block * (1 + PAIRS);
+      const [from, to] = [block * PAIRS, block * (1 + PAIRS)];
       out[to] = exponents[block];
-      for (let i = 0; i < PAIRS; i++) out[to + 1 + i] = nibble(block, i) | (nibble(block, i + PAIRS) << 4);
+      for (let i = 0; i < PAIRS / 2; i++) {
+        const [low, high] = [nibbles[from + i], nibbles[from + PAIRS / 2 + i]];
+        out[to + 1 + 2 * i] = (low & 0x0f) | (high << 4);
+        out[to + 2 + 2 * i] = (low >> 4) | (high & 0xf0);
+      }
     }
     return out;
   };
