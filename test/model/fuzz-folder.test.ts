@@ -10,6 +10,8 @@ import { TemplateError } from "../../src/model/template/errors.ts";
 import { compileTemplate } from "../../src/model/template/template.ts";
 import { tokenizerFromJson } from "../../src/model/tokenizer/json.ts";
 import { type Dice, dice } from "../support/dice.ts";
+import { CASES } from "../support/hf-cases.ts";
+import { drawCheckpoint } from "../support/hf-checkpoint.ts";
 import { folderFiles, folderModel, tokenizerJson } from "../support/hf-folder.ts";
 
 const utf8 = new TextEncoder();
@@ -73,6 +75,15 @@ describe("damaged", () => {
     const files = folderFiles(folderModel("llama"));
     const good = fuzz([files["config.json"] as string], 1500, 2, JSON_SPICE, (config) => void openModel(memoryFolder("fuzz", { ...files, "config.json": config })), FormatError);
     expect(good).toBeGreaterThan(10);
+  });
+
+  it("config.json of every other kind of checkpoint", () => {
+    const good = CASES.filter(({ config }) => config.num_hidden_layers !== 27).map(({ config, shapes }, i) => {
+      const files = folderFiles(drawCheckpoint(config, shapes, 7, "F32"));
+      const spice = [...JSON_SPICE, '"halves"', '"alibi":true,', '"q_lora_rank":null,'];
+      return fuzz([files["config.json"] as string], 100, 20 + i, spice, (text) => void openModel(memoryFolder("fuzz", { ...files, "config.json": text })), FormatError);
+    });
+    expect(good.reduce((a, b) => a + b)).toBeGreaterThan(20);
   });
 
   it("tokenizer.json", () => {
