@@ -10,6 +10,8 @@ import { TemplateError } from "../../src/model/template/errors.ts";
 import { compileTemplate } from "../../src/model/template/template.ts";
 import { tokenizerFromJson } from "../../src/model/tokenizer/json.ts";
 import { type Dice, dice } from "../support/dice.ts";
+import { CASES } from "../support/hf-cases.ts";
+import { drawCheckpoint } from "../support/hf-checkpoint.ts";
 import { folderFiles, folderModel, tokenizerJson } from "../support/hf-folder.ts";
 
 const utf8 = new TextEncoder();
@@ -75,6 +77,15 @@ describe("damaged", () => {
     expect(good).toBeGreaterThan(10);
   });
 
+  it("config.json of every other kind of checkpoint", () => {
+    const good = CASES.filter(({ config }) => config.num_hidden_layers !== 27).map(({ config, shapes }, i) => {
+      const files = folderFiles(drawCheckpoint(config, shapes, 7, "F32"));
+      const spice = [...JSON_SPICE, '"halves"', '"alibi":true,', '"q_lora_rank":null,'];
+      return fuzz([files["config.json"] as string], 100, 20 + i, spice, (text) => void openModel(memoryFolder("fuzz", { ...files, "config.json": text })), FormatError);
+    });
+    expect(good.reduce((a, b) => a + b)).toBeGreaterThan(20);
+  });
+
   it("tokenizer.json", () => {
     const base = tokenizerJson();
     const small = { ...(base.model as object), vocab: { a: 0, b: 1, Ġ: 2, ab: 3, "<0x0A>": 4 }, merges: ["a b"], unk_token: "b" };
@@ -100,7 +111,7 @@ describe("damaged", () => {
 
   it("chat templates", () => {
     const golden = JSON.parse(readFileSync(new URL("../../fixtures/templates.golden.json", import.meta.url), "utf8")) as { templates: { template: string }[]; cases: Record<string, unknown>[] };
-    const spice = ["{%", "%}", "{{", "}}", "{#", "-", "(", "[", "|", " is ", " if ", " for x in range(9) ", "{% endfor %}", "'", '"', "\\", "~", "none", " not ", ".x", "[0]", "1e9", "*"];
+    const spice = ["{%", "%}", "{{", "}}", "{#", "-", "(", "[", "|", " is ", " if ", " for x in range(9) ", "{% endfor %}", "'", '"', "\\", "~", "none", " not ", ".x", "[0]", "1e9", "*", "2.0", ", ", "(1,)", "|urlencode", "|wordwrap(3)", "|format(1.5)", "%05.2f", "{:>9}", "|groupby('role')"];
     const good = fuzz(golden.templates.map(({ template }) => template), 4000, 4, spice, (template) => void compileTemplate(template).render({ ...golden.cases[1] }), TemplateError);
     expect(good).toBeGreaterThan(200);
   });

@@ -54,7 +54,7 @@ const NAMES: readonly (readonly [RegExp, string])[] = [
 ];
 
 export interface FolderModel {
-  readonly config: Record<string, unknown>;
+  readonly config: Readonly<Record<string, unknown>>;
   readonly tensors: Record<string, SafeTensorOut>;
 }
 

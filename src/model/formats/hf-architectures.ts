@@ -1,22 +1,16 @@
 import type { HfExperts } from "./hf-experts.ts";
+import type { Layout } from "./hf-layout.ts";
 
-/** The names of config.json's numbers. */
-export interface HfFields {
-  readonly dim: string;
-  readonly nLayers: string;
-  readonly nHeads: string;
-  readonly nKvHeads: string;
-  readonly ffnDim: string;
-  readonly context: string;
-}
+/** The names of config.json's numbers, the usual one first; keys of objects within as `attn_config.clip_qkv`. */
+export type HfFields = Readonly<Record<"dim" | "nLayers" | "nHeads" | "nKvHeads" | "ffnDim" | "context", readonly string[]>>;
 
 /** A key of config.json that has a place of its own in GGUF's metadata. */
 export interface HfKey {
   readonly name: string;
   readonly gguf: string;
-  readonly kind: "float" | "integer";
+  readonly kind: "float" | "integer" | "boolean";
   /** Default of the configuration class; without one the key is left out where config.json lacks it. */
-  readonly fallback?: number;
+  readonly fallback?: number | boolean;
 }
 
 /** What a `model_type` of config.json is called and how it differs, as far as memwall reads Hugging Face folders. */
@@ -26,8 +20,8 @@ export interface HfArchitecture {
   readonly fields: HfFields;
   /** Dimensions that config.json may leave to the configuration class. */
   readonly defaults?: Readonly<Record<string, number>>;
-  /** Whether GGUF wants the rows of q and k reordered, from rotating halves of a head to rotating neighbours. */
-  readonly permuted: boolean;
+  /** What the checkpoint keeps otherwise than GGUF does, by the part of a layer. */
+  readonly layouts?: Readonly<Record<string, Layout>>;
   /** Default of `tie_word_embeddings`. */
   readonly tied: boolean;
   /** The key of the norms' epsilon, its default, and GGUF's name for it. */
@@ -39,24 +33,35 @@ export interface HfArchitecture {
   /** Keys that name the activation, the names that are understood, and the default. */
   readonly activation: { readonly keys: readonly string[]; readonly names: readonly string[]; readonly fallback: string };
   readonly keys?: readonly HfKey[];
+  /** Keys that GGUF's architecture has no other values of than these, where config.json has them; none: the key is refused. */
+  readonly only?: Readonly<Record<string, readonly (string | number | boolean)[]>>;
+  /** Whether the feed-forward block is `expansion_ratio` (4) times as wide as the model where config.json does not say. */
+  readonly expands?: boolean;
+  /** Whether attention is multi-head latent attention. */
+  readonly latent?: boolean;
   /** Whether `layer_types` or `sliding_window_pattern` say which layers slide their window; the usual period. */
   readonly slidingPeriod?: number;
   /** Whether norms are kept less 1. */
   readonly normsLessOne?: boolean;
-  /** Matrices are kept as [inputs, outputs] (GPT-2's Conv1D). */
-  readonly transposed?: boolean;
   /** Tensor names without `.weight` and `.bias`: a layer's after `layers`, all others as they are. */
   readonly layers: readonly string[];
   readonly layerNames: Readonly<Record<string, string>>;
   readonly otherNames: Readonly<Record<string, string>>;
+  /** A layer's tensors whose names end otherwise, with GGUF's whole name. */
+  readonly bareNames?: Readonly<Record<string, string>>;
   readonly experts?: HfExperts;
   /** Prefixes of tensors that are no part of the language model. */
   readonly foreign?: readonly string[];
 }
 
 const FIELDS: HfFields = {
-  ...{ dim: "hidden_size", nLayers: "num_hidden_layers", nHeads: "num_attention_heads", nKvHeads: "num_key_value_heads" },
-  ...{ ffnDim: "intermediate_size", context: "max_position_embeddings" },
+  ...{ dim: ["hidden_size"], nLayers: ["num_hidden_layers"], nHeads: ["num_attention_heads"], nKvHeads: ["num_key_value_heads"] },
+  ...{ ffnDim: ["intermediate_size"], context: ["max_position_embeddings"] },
+};
+/** Falcon's and BLOOM's configurations have changed names. */
+const OLD_FIELDS: HfFields = {
+  ...{ dim: ["hidden_size", "n_embed"], nLayers: ["num_hidden_layers", "n_layer"], nHeads: ["num_attention_heads", "n_head"], nKvHeads: ["num_kv_heads", "n_head_kv"] },
+  ...{ ffnDim: ["ffn_hidden_size", "n_inner"], context: ["max_position_embeddings", "seq_length"] },
 };
 
 const ATTENTION = { "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output" };
@@ -68,18 +73,21 @@ const SILU = { keys: ["hidden_act"], names: ["silu", "swish"], fallback: "silu" 
 const GELU = { keys: ["hidden_act"], names: ["gelu_pytorch_tanh", "gelu_new", "gelu_fast"], fallback: "gelu_pytorch_tanh" } as const;
 
 const LLAMA: HfArchitecture = {
-  ...{ gguf: "llama", fields: FIELDS, permuted: true, tied: false, ropeBase: 10000, activation: SILU },
+  ...{ gguf: "llama", fields: FIELDS, layouts: { attn_q: "halves", attn_k: "halves" }, tied: false, ropeBase: 10000, activation: SILU },
   eps: { key: "rms_norm_eps", fallback: 1e-6, gguf: "layer_norm_rms_epsilon" },
   layers: ["model.layers."],
   layerNames: { ...NORMS, ...ATTENTION, ...GATED },
   otherNames: { "model.embed_tokens": "token_embd", "model.norm": "output_norm", lm_head: "output" },
 };
-const QWEN: HfArchitecture = { ...LLAMA, permuted: false };
+const QWEN: HfArchitecture = { ...LLAMA, layouts: {} };
 const layerNorm = (key: string, fallback = 1e-5) => ({ key, fallback, gguf: "layer_norm_epsilon" }) as const;
 /** Gemma's configurations before its third call the tanh form "gelu"; `hidden_activation` came to say it rightly. */
 const GEMMA_GELU = { keys: ["hidden_activation", "hidden_act"], names: [...GELU.names, "gelu"], fallback: GELU.fallback };
 const GEMMA: HfArchitecture = { ...QWEN, gguf: "gemma", tied: true, activation: GEMMA_GELU, normsLessOne: true };
 const SANDWICH = { ...POST_NORMS, input_layernorm: "attn_norm", pre_feedforward_layernorm: "ffn_norm" };
+const SHARED = { gate_proj: "ffn_gate_shexp", up_proj: "ffn_up_shexp", down_proj: "ffn_down_shexp" };
+/** The parts of a shared expert. */
+const shared = (stem: string) => Object.fromEntries(Object.entries(SHARED).map(([part, gguf]) => [`${stem}.${part}`, gguf]));
 const float = (name: string, gguf: string, fallback?: number): HfKey => ({ name, gguf, kind: "float", fallback });
 const window = (fallback?: number): HfKey => ({ name: "sliding_window", gguf: "attention.sliding_window", kind: "integer", fallback });
 
@@ -93,6 +101,56 @@ const GEMMA3: HfArchitecture = {
   },
 };
 
+const GRANITE: HfArchitecture = {
+  ...{ ...LLAMA, gguf: "granite" },
+  keys: [
+    ...[float("embedding_multiplier", "embedding_scale", 1), float("residual_multiplier", "residual_scale", 1)],
+    ...[float("attention_multiplier", "attention.scale", 1), float("logits_scaling", "logit_scale", 1)],
+  ],
+};
+const GRANITE_MOE: HfArchitecture = {
+  ...{ ...GRANITE, gguf: "granitemoe" },
+  layouts: { ...LLAMA.layouts, ffn_gate_up_exps: "gate over up", ffn_gate_up_shexp: "gate over up" },
+  layerNames: {
+    ...{ ...NORMS, ...ATTENTION, "block_sparse_moe.router.layer": "ffn_gate_inp" },
+    ...{ "block_sparse_moe.input_linear": "ffn_gate_up_exps", "block_sparse_moe.output_linear": "ffn_down_exps" },
+  },
+  experts: { count: "num_local_experts", width: "intermediate_size", normalised: true },
+};
+
+/** The first of DeepSeek's mixtures (Dai et al. 2024), and with latent attention V2. */
+const DEEPSEEK: HfArchitecture = {
+  ...{ ...LLAMA, gguf: "deepseek", only: { scoring_func: ["softmax"], topk_method: ["greedy"], moe_layer_freq: [1], routed_scaling_factor: [1] } },
+  layerNames: { ...NORMS, ...ATTENTION, ...GATED, "mlp.gate": "ffn_gate_inp", ...shared("mlp.shared_experts") },
+  experts: { count: "n_routed_experts", width: "moe_intermediate_size", normalised: false, shared: "n_shared_experts", routing: { gating: "softmax", scale: 1 } },
+};
+const DEEPSEEK2: HfArchitecture = {
+  ...{ ...DEEPSEEK, gguf: "deepseek2", latent: true, layouts: { attn_kv_b: "keys and values" } },
+  only: { scoring_func: ["softmax"], topk_method: ["greedy"], moe_layer_freq: [1] },
+  layerNames: {
+    ...{ ...NORMS, ...GATED, "mlp.gate": "ffn_gate_inp", ...shared("mlp.shared_experts"), "self_attn.q_proj": "attn_q", "self_attn.o_proj": "attn_output" },
+    ...{ "self_attn.q_a_proj": "attn_q_a", "self_attn.q_a_layernorm": "attn_q_a_norm", "self_attn.q_b_proj": "attn_q_b" },
+    ...{ "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa", "self_attn.kv_a_layernorm": "attn_kv_a_norm", "self_attn.kv_b_proj": "attn_kv_b" },
+  },
+};
+const CHOICE_BIAS = { "mlp.gate.e_score_correction_bias": "exp_probs_b.bias" };
+
+const OPEN_GELU = [...GELU.names, "gelu"];
+/** Blocks of the first half of 2023: q, k and v in one matrix, by KV head. */
+const GROUPED = { "mlp.dense_h_to_4h": "ffn_up", "mlp.dense_4h_to_h": "ffn_down" };
+const FALCON: HfArchitecture = {
+  ...{ ...QWEN, gguf: "falcon", fields: OLD_FIELDS, tied: true, expands: true, layouts: { attn_qkv: "grouped" }, eps: layerNorm("layer_norm_epsilon") },
+  activation: { keys: ["activation"], names: OPEN_GELU, fallback: "gelu" },
+  defaults: { max_position_embeddings: 2048 },
+  only: { alibi: [false], bias: [false], parallel_attn: [true] },
+  layers: ["transformer.h."],
+  layerNames: {
+    ...{ input_layernorm: "attn_norm", ln_mlp: "attn_norm", ln_attn: "attn_norm_2" },
+    ...{ ...GROUPED, "self_attention.query_key_value": "attn_qkv", "self_attention.dense": "attn_output" },
+  },
+  otherNames: { "transformer.word_embeddings": "token_embd", "transformer.ln_f": "output_norm", lm_head: "output" },
+};
+
 /** By `model_type`. The defaults are those of the configuration classes in the transformers library. */
 export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
   llama: LLAMA,
@@ -100,20 +158,21 @@ export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
   qwen2: { ...QWEN, gguf: "qwen2" },
   qwen3: { ...QWEN, gguf: "qwen3", layerNames: { ...QWEN.layerNames, ...QK_NORMS } },
   mixtral: {
-    ...{ ...LLAMA, ropeBase: 1e6, eps: { ...LLAMA.eps, fallback: 1e-5 }, layerNames: { ...NORMS, ...ATTENTION } },
-    experts: { count: "num_local_experts", width: "intermediate_size", normalised: true, shared: false },
+    ...{ ...LLAMA, ropeBase: 1e6, eps: { ...LLAMA.eps, fallback: 1e-5 }, layerNames: { ...NORMS, ...ATTENTION, "block_sparse_moe.gate": "ffn_gate_inp" } },
+    experts: { count: "num_local_experts", width: "intermediate_size", normalised: true },
   },
   qwen2_moe: {
-    ...{ ...QWEN, gguf: "qwen2moe", layerNames: { ...NORMS, ...ATTENTION } },
-    experts: { count: "num_experts", width: "moe_intermediate_size", normalised: false, shared: true },
+    ...{ ...QWEN, gguf: "qwen2moe" },
+    layerNames: { ...NORMS, ...ATTENTION, "mlp.gate": "ffn_gate_inp", "mlp.shared_expert_gate": "ffn_gate_inp_shexp", ...shared("mlp.shared_expert") },
+    experts: { count: "num_experts", width: "moe_intermediate_size", normalised: false, shared: "shared_expert_intermediate_size" },
   },
   qwen3_moe: {
-    ...{ ...QWEN, gguf: "qwen3moe", layerNames: { ...NORMS, ...ATTENTION, ...QK_NORMS } },
-    experts: { count: "num_experts", width: "moe_intermediate_size", normalised: true, shared: false },
+    ...{ ...QWEN, gguf: "qwen3moe", layerNames: { ...NORMS, ...ATTENTION, ...QK_NORMS, "mlp.gate": "ffn_gate_inp" } },
+    experts: { count: "num_experts", width: "moe_intermediate_size", normalised: true },
   },
   olmoe: {
-    ...{ ...QWEN, gguf: "olmoe", eps: { ...QWEN.eps, fallback: 1e-5 }, layerNames: { ...NORMS, ...ATTENTION, ...QK_NORMS } },
-    experts: { count: "num_experts", width: "intermediate_size", normalised: false, shared: false },
+    ...{ ...QWEN, gguf: "olmoe", eps: { ...QWEN.eps, fallback: 1e-5 }, layerNames: { ...NORMS, ...ATTENTION, ...QK_NORMS, "mlp.gate": "ffn_gate_inp" } },
+    experts: { count: "num_experts", width: "intermediate_size", normalised: false },
   },
   gemma: GEMMA,
   gemma2: {
@@ -134,8 +193,9 @@ export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
     layerNames: { ...NORMS, "self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output", "mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down" },
   },
   gpt2: {
-    ...{ gguf: "gpt2", permuted: false, tied: true, ropeBase: undefined, transposed: true, eps: layerNorm("layer_norm_epsilon") },
-    fields: { dim: "n_embd", nLayers: "n_layer", nHeads: "n_head", nKvHeads: "n_head", ffnDim: "n_inner", context: "n_positions" },
+    ...{ gguf: "gpt2", tied: true, ropeBase: undefined, expands: true, eps: layerNorm("layer_norm_epsilon") },
+    layouts: { attn_qkv: "inputs first", attn_output: "inputs first", ffn_up: "inputs first", ffn_down: "inputs first" },
+    fields: { dim: ["n_embd"], nLayers: ["n_layer"], nHeads: ["n_head"], nKvHeads: ["n_head"], ffnDim: ["n_inner"], context: ["n_positions"] },
     activation: { keys: ["activation_function"], names: GELU.names, fallback: "gelu_new" },
     layers: ["transformer.h.", "h."],
     layerNames: { ln_1: "attn_norm", ln_2: "ffn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down" },
@@ -144,12 +204,12 @@ export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
       ...{ wte: "token_embd", wpe: "position_embd", ln_f: "output_norm" },
     },
   },
-  granite: {
-    ...{ ...LLAMA, gguf: "granite" },
-    keys: [
-      ...[float("embedding_multiplier", "embedding_scale", 1), float("residual_multiplier", "residual_scale", 1)],
-      ...[float("attention_multiplier", "attention.scale", 1), float("logits_scaling", "logit_scale", 1)],
-    ],
+  granite: GRANITE,
+  granitemoe: GRANITE_MOE,
+  granitemoeshared: {
+    ...GRANITE_MOE,
+    layerNames: { ...GRANITE_MOE.layerNames, "shared_mlp.input_linear": "ffn_gate_up_shexp", "shared_mlp.output_linear": "ffn_down_shexp" },
+    experts: { ...GRANITE_MOE.experts!, shared: "shared_intermediate_size" },
   },
   smollm3: { ...LLAMA, gguf: "smollm3", tied: true, ropeBase: 2e6 },
   olmo: {
@@ -192,5 +252,61 @@ export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
       ...{ ...ATTENTION, ...NORMS, post_self_attn_layernorm: "post_attention_norm", post_mlp_layernorm: "post_ffw_norm" },
       ...{ "mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down" },
     },
+  },
+  deepseek: DEEPSEEK,
+  deepseek_v2: DEEPSEEK2,
+  deepseek_v3: {
+    ...{ ...DEEPSEEK2, bareNames: CHOICE_BIAS },
+    only: { scoring_func: ["sigmoid"], topk_method: ["noaux_tc"], moe_layer_freq: [1], rope_interleave: [true] },
+    experts: { ...DEEPSEEK2.experts!, normalised: true, routing: { gating: "sigmoid", byKey: true, groups: [8, 4], scale: 2.5 } },
+  },
+  dots1: {
+    ...{ ...DEEPSEEK, gguf: "dots1", layouts: {}, only: { scoring_func: ["noaux_tc", "sigmoid"], moe_layer_freq: [1] }, bareNames: CHOICE_BIAS },
+    layerNames: { ...DEEPSEEK.layerNames, ...QK_NORMS },
+    experts: { ...DEEPSEEK.experts!, routing: { gating: "sigmoid", byKey: true, groups: [1, 1], scale: 1 } },
+  },
+  gpt_oss: {
+    ...{ ...QWEN, gguf: "gpt-oss", ropeBase: 150000, slidingPeriod: 2, keys: [window(128)], eps: { ...QWEN.eps, fallback: 1e-5 } },
+    ...{ defaults: { head_dim: 64 }, only: { swiglu_limit: [7], swiglu_alpha: [1.702] }, layouts: { ffn_gate_up_exps: "gate beside up", ffn_down_exps: "inputs first" } },
+    layerNames: { ...ATTENTION, input_layernorm: "attn_norm", post_attention_layernorm: "post_attention_norm", "mlp.router": "ffn_gate_inp" },
+    bareNames: {
+      ...{ "self_attn.sinks": "attn_sinks.weight", "mlp.experts.gate_up_proj": "ffn_gate_up_exps.weight", "mlp.experts.down_proj": "ffn_down_exps.weight" },
+      ...{ "mlp.experts.gate_up_proj_blocks": "ffn_gate_up_exps.weight", "mlp.experts.down_proj_blocks": "ffn_down_exps.weight" },
+      ...{ "mlp.experts.gate_up_proj_bias": "ffn_gate_up_exps.bias", "mlp.experts.down_proj_bias": "ffn_down_exps.bias" },
+    },
+    experts: { count: "num_local_experts", width: "intermediate_size", normalised: false },
+  },
+  falcon: FALCON,
+  gpt_neox: {
+    ...{ ...QWEN, gguf: "gptneox", layouts: { attn_qkv: "grouped" }, rotates: 0.25, eps: layerNorm("layer_norm_eps") },
+    activation: { keys: ["hidden_act"], names: OPEN_GELU, fallback: "gelu" },
+    keys: [{ name: "use_parallel_residual", gguf: "use_parallel_residual", kind: "boolean", fallback: true }],
+    layers: ["gpt_neox.layers."],
+    layerNames: { ...NORMS, ...GROUPED, "attention.query_key_value": "attn_qkv", "attention.dense": "attn_output" },
+    otherNames: { "gpt_neox.embed_in": "token_embd", "gpt_neox.final_layer_norm": "output_norm", embed_out: "output" },
+  },
+  bloom: {
+    ...{ ...FALCON, gguf: "bloom", ropeBase: undefined, defaults: { seq_length: 2048 }, only: { apply_residual_connection_post_layernorm: [false] } },
+    fields: { ...OLD_FIELDS, nKvHeads: OLD_FIELDS.nHeads, context: ["seq_length"] },
+    activation: { keys: ["activation_function"], names: OPEN_GELU, fallback: "gelu" },
+    layers: ["transformer.h.", "h."],
+    layerNames: { ...NORMS, ...GROUPED, "self_attention.query_key_value": "attn_qkv", "self_attention.dense": "attn_output" },
+    otherNames: {
+      ...{ ...FALCON.otherNames, "transformer.word_embeddings_layernorm": "token_embd_norm" },
+      ...{ word_embeddings: "token_embd", word_embeddings_layernorm: "token_embd_norm", ln_f: "output_norm" },
+    },
+  },
+  mpt: {
+    ...{ ...FALCON, gguf: "mpt", ropeBase: undefined, defaults: {}, layouts: {} },
+    fields: { dim: ["d_model"], nLayers: ["n_layers"], nHeads: ["n_heads"], nKvHeads: ["attn_config.kv_n_heads"], ffnDim: ["ffn_hidden_size"], context: ["max_seq_len"] },
+    activation: { keys: ["ffn_act_fn.name"], names: OPEN_GELU, fallback: "gelu" },
+    keys: [float("attn_config.clip_qkv", "attention.clamp_kqv"), float("attn_config.alibi_bias_max", "attention.max_alibi_bias", 8)],
+    only: {
+      ...{ "attn_config.alibi": [true], "attn_config.rope": [false], "attn_config.qk_ln": [false], "attn_config.prefix_lm": [false], "attn_config.softmax_scale": [], logit_scale: [] },
+      "attn_config.attn_type": ["multihead_attention", "grouped_query_attention"],
+    },
+    layers: ["transformer.blocks."],
+    layerNames: { norm_1: "attn_norm", norm_2: "ffn_norm", "attn.Wqkv": "attn_qkv", "attn.out_proj": "attn_output", "ffn.up_proj": "ffn_up", "ffn.down_proj": "ffn_down" },
+    otherNames: { "transformer.wte": "token_embd", "transformer.norm_f": "output_norm", lm_head: "output" },
   },
 };

@@ -1,59 +1,73 @@
 import { FormatError, quote } from "./errors.ts";
+import type { GgufValue } from "./gguf-values.ts";
+import type { Piece } from "./hf-layout.ts";
 import { asBoolean, asCount, asItems, asNumber, at, given, optional, type JsonNode } from "./json.ts";
-import { composedSource, type Part } from "./parts.ts";
+import { composedSource } from "./parts.ts";
 
 /** How a `model_type` with a mixture of experts says so in its config.json. */
 export interface HfExperts {
   /** The keys of the number of experts and of one expert's inner width. */
-  readonly count: "num_local_experts" | "num_experts";
+  readonly count: "num_local_experts" | "num_experts" | "n_routed_experts";
   readonly width: "intermediate_size" | "moe_intermediate_size";
-  /** Whether the chosen experts' weights sum to 1: what GGUF's architecture always does. */
+  /** Whether the chosen experts' weights sum to 1: what GGUF's architecture always does, or the default where `routing` leaves it to the file. */
   readonly normalised: boolean;
-  readonly shared: boolean;
+  /** The key of the shared expert's width, or of how many experts' width it has. */
+  readonly shared?: "shared_expert_intermediate_size" | "shared_intermediate_size" | "n_shared_experts";
+  /** DeepSeek's way (Dai et al. 2024): dense layers first, a scale, and what GGUF has keys for. */
+  readonly routing?: {
+    readonly gating: "softmax" | "sigmoid";
+    /** Whether `norm_topk_prob` is the file's to say. */
+    readonly byKey?: boolean;
+    /** Defaults of `n_group` and `topk_group`; without them the model has no groups. */
+    readonly groups?: readonly [count: number, used: number];
+    /** Default of `routed_scaling_factor`. */
+    readonly scale: number;
+  };
 }
 
 /**
  * A mixture's part of config.json, under GGUF's keys.
  * @throws FormatError for mixtures in some layers only, weights that are treated otherwise than GGUF's architecture does, or clamped q, k and v.
  */
-export function readExperts(config: JsonNode, { count, width, normalised, shared }: HfExperts): Record<string, number> {
+export function readExperts(config: JsonNode, { count, width, normalised, shared, routing }: HfExperts): ReadonlyMap<string, GgufValue> {
   const key = (name: string) => at(config, name);
+  const number = (name: string, fallback: number) => optional(key(name), asCount, fallback);
   const refuse = (name: string, expected: string, found: unknown): never => {
     throw new FormatError(config.file, `key "${name}": expected ${expected}, found ${String(found)}`);
   };
-  const step = optional(key("decoder_sparse_step"), asCount, 1);
+  const step = number("decoder_sparse_step", 1);
   if (step !== 1) refuse("decoder_sparse_step", "1, experts in every layer", step);
   const dense = given(key("mlp_only_layers")) ? asItems(key("mlp_only_layers")).length : 0;
   if (dense > 0) refuse("mlp_only_layers", "none, experts in every layer", `${dense} layers`);
   const norm = optional(key("norm_topk_prob"), asBoolean, normalised);
-  if (norm !== normalised) refuse("norm_topk_prob", `${normalised}, as models of this type have it`, norm);
+  if (norm !== normalised && !routing?.byKey) refuse("norm_topk_prob", `${normalised}, as models of this type have it`, norm);
   if (given(key("clip_qkv"))) refuse("clip_qkv", "none", asNumber(key("clip_qkv")));
-  return {
-    expert_count: asCount(key(count)),
-    expert_used_count: asCount(key("num_experts_per_tok")),
-    expert_feed_forward_length: asCount(key(width)),
-    ...(shared && { expert_shared_feed_forward_length: asCount(key("shared_expert_intermediate_size")) }),
-  };
+  const found = new Map<string, GgufValue>();
+  const integer = (name: string, value: number) => found.set(name, { type: "uint32", value });
+  integer("expert_count", asCount(key(count)));
+  integer("expert_used_count", asCount(key("num_experts_per_tok")));
+  integer("expert_feed_forward_length", asCount(key(width)));
+  if (shared === "n_shared_experts") integer("expert_shared_count", number(shared, 0));
+  else if (shared) integer("expert_shared_feed_forward_length", asCount(key(shared)));
+  if (!routing) return found;
+  const { gating, groups, scale } = routing;
+  integer("leading_dense_block_count", number("first_k_dense_replace", 0));
+  integer("expert_gating_func", gating === "softmax" ? 1 : 2);
+  found.set("expert_weights_norm", { type: "bool", value: norm });
+  found.set("expert_weights_scale", { type: "float32", value: Math.fround(optional(key("routed_scaling_factor"), asNumber, scale)) });
+  if (groups) {
+    integer("expert_group_count", number("n_group", groups[0]));
+    integer("expert_group_used_count", number("topk_group", groups[1]));
+  }
+  return found;
 }
 
 const MIXTRAL: Readonly<Record<string, string>> = { w1: "gate", w2: "down", w3: "up" };
 
-/** GGUF's name of a layer's tensor that belongs to a mixture, one expert's as `ffn_up.3`; undefined for others. */
+/** GGUF's name of a tensor of a single expert, as `ffn_up.3`; undefined for others. */
 export function expertPart(part: string): string | undefined {
-  if (part === "mlp.gate" || part === "block_sparse_moe.gate") return "ffn_gate_inp";
-  if (part === "mlp.shared_expert_gate") return "ffn_gate_inp_shexp";
-  const [, qwenId, qwen] = /^mlp\.experts\.(\d{1,5})\.(gate|up|down)_proj$/.exec(part) ?? [];
-  if (qwen) return `ffn_${qwen}.${Number(qwenId)}`;
-  const [, mixtralId, mixtral] = /^block_sparse_moe\.experts\.(\d{1,5})\.(w[123])$/.exec(part) ?? [];
-  if (mixtral) return `ffn_${MIXTRAL[mixtral]}.${Number(mixtralId)}`;
-  const [, shared] = /^mlp\.shared_expert\.(gate|up|down)_proj$/.exec(part) ?? [];
-  return shared && `ffn_${shared}_shexp`;
-}
-
-interface Piece {
-  readonly shape: readonly number[];
-  readonly type: string;
-  readonly part: Part;
+  const [, id, name] = /^(?:mlp|block_sparse_moe)\.experts\.(\d{1,5})\.(w[123]|(?:gate|up|down)_proj)$/.exec(part) ?? [];
+  return name && `ffn_${MIXTRAL[name] ?? name.replace("_proj", "")}.${Number(id)}`;
 }
 
 /** Gathers the tensors of single experts into one for all, as GGUF wants them: their bytes one after the other, none of them copied. */

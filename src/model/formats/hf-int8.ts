@@ -2,15 +2,8 @@ import { decodeRows } from "../../quant/ggml.ts";
 import { f16ToF32, f32ToF16 } from "../../quant/float16.ts";
 import { zeros } from "../../tensor/tensor.ts";
 import { FormatError, quote } from "./errors.ts";
-import type { Part } from "./parts.ts";
-import type { SafeTensor } from "./safetensors.ts";
-import type { ByteSource } from "./source.ts";
-
-/** A tensor of a checkpoint, with its file. */
-interface Found {
-  readonly tensor: SafeTensor;
-  readonly source: ByteSource;
-}
+import { madeInPieces, type Part } from "./parts.ts";
+import type { Found } from "./safetensors.ts";
 
 /**
  * What stands beside an I8 weight `X.weight`: `X.weight_scale`, for the whole, for each row or for each group of a row's columns
@@ -60,16 +53,7 @@ export function int8Rows({ tensor, source }: Found, found: ReadonlyMap<string, F
     }
     return bytes;
   };
-  const read = (offset: number, target: Uint8Array): void => {
-    for (let done = 0; done < target.length; ) {
-      const row = Math.floor((offset + done) / rowBytes);
-      const from = offset + done - row * rowBytes;
-      const piece = makeRow(row).subarray(from, from + target.length - done);
-      target.set(piece, done);
-      done += piece.length;
-    }
-  };
-  return { type: exact ? "Q8_0" : "F32", part: { bytes: rows * rowBytes, read } };
+  return { type: exact ? "Q8_0" : "F32", part: madeInPieces(rows, rowBytes, makeRow) };
 }
 
 function readScales({ tensor, source }: Found): Float32Array {

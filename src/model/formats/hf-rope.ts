@@ -13,14 +13,15 @@ export interface HfRope {
 /**
  * Reads config.json's rope scaling.
  * @param dims How many values of a head rotate.
+ * @param latent Whether YaRN's factor is for whole keys (DeepSeek).
  * @throws FormatError naming the key: an unknown rule, or a number that is missing or out of range.
  */
-export function readRope(config: JsonNode, dims: number, fallbackBase: number, contextKey: string): HfRope {
+export function readRope(config: JsonNode, dims: number, fallbackBase: number, contextKey: string, latent: boolean): HfRope {
   // transformers 5 keeps everything about positions together, by kind of layer where they differ; before, the base stood beside the scaling.
   const whole = [at(config, "rope_parameters"), at(config, "rope_scaling")].find(given);
   const [global, local] = whole ? [at(whole, "full_attention"), at(whole, "sliding_attention")] : [];
   const rope = global && given(global) ? global : whole;
-  const base = optional(rope && given(at(rope, "rope_theta")) ? at(rope, "rope_theta") : at(config, "rope_theta"), asNumber, fallbackBase);
+  const base = optional([...(rope ? [at(rope, "rope_theta")] : []), at(config, "rope_theta")].find(given) ?? at(config, "rotary_emb_base"), asNumber, fallbackBase);
   const keys = new Map<string, GgufValue>([
     ["rope.dimension_count", { type: "uint32", value: dims }],
     ["rope.freq_base", float(base)],
@@ -43,6 +44,7 @@ export function readRope(config: JsonNode, dims: number, fallbackBase: number, c
       keys.set("rope.scaling.original_context_length", { type: "uint32", value: original() });
       // GGUF's factor multiplies the usual one.
       const attention = at(rope, "attention_factor");
+      if (latent) keys.set("rope.scaling.yarn_log_multiplier", float(0.1 * wholeKeyFactor(rope)));
       if (given(attention)) keys.set("rope.scaling.attn_factor", float(asNumber(attention) / yarnMagnitude(factor)));
       break;
     }
@@ -78,6 +80,13 @@ const float = (value: number): GgufValue => ({ type: "float32", value: Math.frou
 function ruleOf(rope: JsonNode): string {
   const type = at(rope, "rope_type");
   return optional(given(type) ? type : at(rope, "type"), asString, "default");
+}
+
+/** DeepSeek's two numbers: how YaRN's factor grows for what rotates, relative to whole keys, and for whole keys. GGUF has only the latter. */
+function wholeKeyFactor(rope: JsonNode): number {
+  const [turning, whole] = ["mscale", "mscale_all_dim"].map((key) => optional(at(rope, key), asNumber, 0));
+  if (whole > 0 && turning === whole) return whole;
+  throw new FormatError(rope.file, `key "${rope.path}": expected the same mscale and mscale_all_dim, above 0, found ${turning} and ${whole}`);
 }
 
 /** Llama 3.1's rule as one divisor per rotating pair, the form in which GGUF files carry it (`rope_freqs.weight`). */

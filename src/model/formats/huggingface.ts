@@ -1,14 +1,15 @@
-import { ggmlBytes } from "../../quant/ggml.ts";
 import { FormatError, quote } from "./errors.ts";
 import type { ModelFolder } from "./folder.ts";
 import type { GgufValue, HasMetadata } from "./gguf-values.ts";
 import { readHfConfig, type HfConfig } from "./hf-config.ts";
-import { ggufTensorName, headRowOrder, isLessOne, isTransposed } from "./hf-tensors.ts";
+import { ggufTensorName, isLessOne } from "./hf-tensors.ts";
 import { ExpertStacks } from "./hf-experts.ts";
 import { besideInt8, int8Rows } from "./hf-int8.ts";
+import { laidOut, type Piece } from "./hf-layout.ts";
+import { besideBlocks, mxfp4Rows } from "./hf-mxfp4.ts";
 import { asObject, asString, at, readJson, type JsonNode } from "./json.ts";
-import { composedSource, memoryPart, type Part, plusOne, reorderedRows, sourcePart, transposed, widened } from "./parts.ts";
-import { readSafeTensors, type SafeTensor } from "./safetensors.ts";
+import { composedSource, memoryPart, type Part, plusOne, sourcePart, widened } from "./parts.ts";
+import { type Found, readSafeTensors } from "./safetensors.ts";
 import type { ByteSource, TensorInfo } from "./source.ts";
 
 /**
@@ -66,11 +67,6 @@ export function folderJson(folder: ModelFolder, file: string): JsonNode | undefi
   }
 }
 
-interface Found {
-  readonly tensor: SafeTensor;
-  readonly source: ByteSource;
-}
-
 /** Every tensor by its name in the checkpoint, with its file. Opened files are pushed to `shards`. */
 function locateAll(folder: ModelFolder, shards: ByteSource[]): Map<string, Found> {
   const found = new Map<string, Found>();
@@ -115,7 +111,7 @@ function arrange(file: string, found: ReadonlyMap<string, Found>, hf: HfConfig):
   const tensors = new Map<string, TensorInfo>();
   const stacks = new ExpertStacks();
   let offset = 0;
-  const add = (name: string, shape: readonly number[], type: string, part: Part): void => {
+  const add = (name: string, { shape, type, part }: Piece): void => {
     tensors.set(name, { name, shape, type, offset, bytes: part.bytes });
     parts.push(part);
     offset += part.bytes;
@@ -123,36 +119,43 @@ function arrange(file: string, found: ReadonlyMap<string, Found>, hf: HfConfig):
   for (const one of found.values()) {
     const { tensor, source } = one;
     const { shape, dtype, bytes } = tensor;
-    if (besideInt8(tensor.name, found)) continue;
+    if (besideInt8(tensor.name, found) || besideBlocks(tensor.name, found)) continue;
     const name = ggufTensorName(tensor.name, hf);
     const what = `tensor ${quote(tensor.name)}`;
     if (name === "ignored") continue;
     if (name === undefined) throw new FormatError(source.name, `${what}: expected only tensors of a ${hf.architecture.gguf} model with ${hf.nLayers} layers, found this one too`);
-    if (!DTYPES.includes(dtype)) throw new FormatError(source.name, `${what}: expected a dtype of ${DTYPES.join(", ")}, found ${dtype}`);
+    const isBlocks = tensor.name.endsWith("_blocks") && dtype === "U8";
+    if (!DTYPES.includes(dtype) && !isBlocks) throw new FormatError(source.name, `${what}: expected a dtype of ${DTYPES.join(", ")}, found ${dtype}`);
     if (shape.length < 1 || shape.length > 4 || bytes === 0) throw new FormatError(source.name, `${what}: expected 1 to 4 dimensions of at least 1, found [${shape.join(", ")}]`);
     if (name === "token_embd.weight" && shape[0] !== hf.vocabSize) {
       throw new FormatError(source.name, `${what}: expected ${hf.vocabSize} rows, the vocab_size of config.json, found ${shape[0]}`);
     }
-    const { type, part } = dtype === "I8" ? int8Rows(one, found) : { type: dtype, part: sourcePart(source, tensor.offset, bytes) };
-    const order = headRowOrder(name, hf);
-    const rowBytes = ggmlBytes(type, 1, shape.slice(1).reduce((a, b) => a * b, 1));
-    if (order && shape[0] % order.length !== 0) throw new FormatError(source.name, `${what}: expected whole heads of ${order.length} rows, found ${shape[0]} rows`);
-    if (isTransposed(name, hf) && shape.length === 2) {
-      if (dtype === "I8") throw new FormatError(source.name, `${what}: expected floats in a matrix that is kept as [inputs, outputs], found I8`);
-      add(name, shape.toReversed(), type, transposed(part, shape[0], shape[1], rowBytes / shape[1]));
-      continue;
+    const piece: Piece = isBlocks ? mxfp4Rows(one, found) : dtype === "I8" ? { shape, ...int8Rows(one, found) } : { shape, type: dtype, part: sourcePart(source, tensor.offset, bytes) };
+    try {
+      for (const [own, each] of arranged(name, piece, hf)) if (!stacks.take(own, each)) add(own, asStored(own, each, hf));
+    } catch (error) {
+      throw error instanceof RangeError ? new FormatError(source.name, `${what}: ${error.message}`) : error;
     }
-    const ordered = order ? reorderedRows(part, rowBytes, order) : part;
-    if (stacks.take(name, { shape, type, part: ordered })) continue;
-    // GGUF files have this row as a vector.
-    const own = name.endsWith(".ffn_gate_inp_shexp.weight") ? shape.slice(-1) : shape;
-    // Vectors are 32-bit floats in every GGUF file.
-    const wide = (own.length === 1 || name.endsWith("norm.weight")) && (type === "F16" || type === "BF16");
-    const part32 = wide ? widened(ordered, type) : ordered;
-    add(name, own, wide ? "F32" : type, isLessOne(name, hf) ? plusOne(part32) : part32);
   }
-  for (const { name, shape, type, part } of stacks.stacked(file, hf.nExperts)) add(name, shape, type, part);
+  for (const { name, ...piece } of stacks.stacked(file, hf.nExperts)) add(name, piece);
   if (tensors.size === 0) throw new FormatError(file, "expected the tensors of a model, found none");
-  for (const [name, values] of hf.computed) add(name, [values.length], "F32", memoryPart(new Uint8Array(values.buffer)));
+  for (const [name, values] of hf.computed) add(name, { shape: [values.length], type: "F32", part: memoryPart(new Uint8Array(values.buffer)) });
   return { parts, tensors };
+}
+
+/** A tensor in GGUF's layout, by its names there. @throws RangeError saying what was expected of it. */
+function arranged(name: string, piece: Piece, hf: HfConfig): (readonly [name: string, piece: Piece])[] {
+  const [, block, part, kind] = /^(blk\.\d+\.)(\w+)\.(weight|bias)$/.exec(name) ?? [];
+  const { layouts = {} } = hf.architecture;
+  if (part === undefined || !Object.hasOwn(layouts, part)) return [[name, piece]];
+  return laidOut(layouts[part], part, kind as "weight" | "bias", piece, hf).map(([own, each]) => [`${block}${own}.${kind}`, each]);
+}
+
+/** Vectors and biases are 32-bit floats in every GGUF file. */
+function asStored(name: string, { shape: found, type, part }: Piece, hf: HfConfig): Piece {
+  // GGUF files have this row as a vector.
+  const shape = name.endsWith(".ffn_gate_inp_shexp.weight") ? found.slice(-1) : found;
+  const wide = (shape.length === 1 || name.endsWith("norm.weight") || name.endsWith(".bias")) && (type === "F16" || type === "BF16");
+  const part32 = wide ? widened(part, type) : part;
+  return { shape, type: wide ? "F32" : type, part: isLessOne(name, hf) ? plusOne(part32) : part32 };
 }

@@ -58,31 +58,39 @@ export function memoryPart(data: Uint8Array): Part {
 }
 
 /**
- * A matrix with the rows of each group of `order.length` rows in another order: row i of a group is row order[i] of the group in `base`.
- * Whole groups are read from `base`, one at a time.
+ * `count` pieces of `pieceBytes` bytes, each made when it is first read, and kept until another one is or the last byte has been: tensors are
+ * read from front to back, so there is never more than one.
  */
-export function reorderedRows(base: Part, rowBytes: number, order: ArrayLike<number>): Part {
-  const groupBytes = order.length * rowBytes;
+export function madeInPieces(count: number, pieceBytes: number, make: (index: number) => Uint8Array): Part {
+  const bytes = count * pieceBytes;
+  let [held, piece]: [number, Uint8Array] = [-1, new Uint8Array(0)];
   return {
-    bytes: base.bytes,
+    bytes,
     read(offset, target) {
-      const group = new Uint8Array(groupBytes);
-      let held = -1;
       for (let done = 0; done < target.length; ) {
-        const at = offset + done;
-        const index = Math.floor(at / groupBytes);
-        if (index !== held) base.read(index * groupBytes, group);
-        held = index;
-        const within = at - index * groupBytes;
-        const row = Math.floor(within / rowBytes);
-        const column = within - row * rowBytes;
-        const take = Math.min(rowBytes - column, target.length - done);
-        const from = order[row] * rowBytes + column;
-        target.set(group.subarray(from, from + take), done);
-        done += take;
+        const index = Math.floor((offset + done) / pieceBytes);
+        if (index !== held) [held, piece] = [index, make(index)];
+        const from = offset + done - index * pieceBytes;
+        const part = piece.subarray(from, from + target.length - done);
+        target.set(part, done);
+        done += part.length;
       }
+      if (offset + target.length === bytes) [held, piece] = [-1, new Uint8Array(0)];
     },
   };
+}
+
+/** Of every `groupRows` rows of a matrix those with the numbers `order`, in that order: by default all of them in another one. */
+export function pickedRows(base: Part, rowBytes: number, order: readonly number[], groupRows: number = order.length): Part {
+  const first = order.reduce((a, b) => Math.min(a, b));
+  const last = order.reduce((a, b) => Math.max(a, b));
+  return madeInPieces(base.bytes / (groupRows * rowBytes), order.length * rowBytes, (index) => {
+    const rows = new Uint8Array((last + 1 - first) * rowBytes);
+    base.read((index * groupRows + first) * rowBytes, rows);
+    const picked = new Uint8Array(order.length * rowBytes);
+    order.forEach((row, i) => picked.set(rows.subarray((row - first) * rowBytes, (row - first + 1) * rowBytes), i * rowBytes));
+    return picked;
+  });
 }
 
 /** Values of a half-width type as 32-bit floats, which is exact. The whole is read for every part of it: meant for vectors. */
@@ -113,16 +121,13 @@ export function plusOne(base: Part): Part {
   };
 }
 
-/**
- * A matrix [rows, cols] as [cols, rows]. It is turned as a whole when it is first read, and kept until its last byte is: matrices are read from
- * front to back, one after the other, so there is never more than one.
- */
+/** Matrices [rows, cols], one behind the other, each as [cols, rows]. */
 export function transposed(base: Part, rows: number, cols: number, valueBytes: number): Part {
-  let turned: Uint8Array | undefined;
-  const turn = (): Uint8Array => {
-    const from = new Uint8Array(base.bytes);
-    base.read(0, from);
-    const to = new Uint8Array(base.bytes);
+  const size = rows * cols * valueBytes;
+  return madeInPieces(base.bytes / size, size, (index) => {
+    const from = new Uint8Array(size);
+    base.read(index * size, from);
+    const to = new Uint8Array(size);
     for (let row = 0; row < rows; row++) {
       for (let col = 0; col < cols; col++) {
         const [source, place] = [(row * cols + col) * valueBytes, (col * rows + row) * valueBytes];
@@ -130,13 +135,5 @@ export function transposed(base: Part, rows: number, cols: number, valueBytes: n
       }
     }
     return to;
-  };
-  return {
-    bytes: base.bytes,
-    read(offset, target) {
-      turned ??= turn();
-      target.set(turned.subarray(offset, offset + target.length));
-      if (offset + target.length === base.bytes) turned = undefined;
-    },
-  };
+  });
 }

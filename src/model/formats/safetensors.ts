@@ -23,6 +23,12 @@ export interface SafeTensor {
   readonly bytes: number;
 }
 
+/** A tensor with its file. */
+export interface Found {
+  readonly tensor: SafeTensor;
+  readonly source: ByteSource;
+}
+
 /** What a safetensors file says about itself; the tensors' bytes stay in the file. */
 export interface SafeTensorsFile {
   /** The source's name. */

@@ -1,5 +1,6 @@
 import { TemplateError } from "./errors.ts";
 import type { Token } from "./lexer.ts";
+import { float } from "./numbers.ts";
 import type { Arguments, Expression } from "./syntax.ts";
 
 /** Reads tokens one after the other. */
@@ -138,7 +139,7 @@ export function expressionReader(reader: TokenReader) {
       while (peek()?.kind === "string") value += next().text;
       return { is: "literal", value, line: at };
     }
-    if (token.kind === "number") return { is: "literal", value: Number(token.text), line: at };
+    if (token.kind === "number") return { is: "literal", value: /[.eE]/.test(token.text) ? float(Number(token.text)) : Number(token.text), line: at };
     if (token.kind === "name") {
       if (Object.hasOwn(CONSTANTS, token.text)) return { is: "literal", value: CONSTANTS[token.text], line: at };
       return { is: "name", name: token.text, line: at };
@@ -162,11 +163,11 @@ export function expressionReader(reader: TokenReader) {
   }
 
   function parenthesised(at: number): Expression {
-    if (accept(")")) return { is: "list", items: [], line: at };
+    if (accept(")")) return { is: "tuple", items: [], line: at };
     const first = expression();
     if (accept(")")) return first;
     expect(",");
-    return { is: "list", items: [first, ...items(")")], line: at };
+    return { is: "tuple", items: [first, ...items(")")], line: at };
   }
 
   function dictionary(at: number): Expression {
@@ -280,7 +281,7 @@ export function expressionReader(reader: TokenReader) {
       if (peek()?.kind === "close") break;
       found.push(expression(choice));
     }
-    return { is: "list", items: found, line: at };
+    return { is: "tuple", items: found, line: at };
   }
 
   return { expression, tuple, filterChain };

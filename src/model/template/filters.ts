@@ -1,6 +1,9 @@
 import { TemplateError } from "./errors.ts";
-import { capitalize, member, percent, replace, strip } from "./methods.ts";
-import { compare, contains, equal, isDict, isList, iterate, kindOf, limited, represent, show, size, toJson, truthy, type Value } from "./values.ts";
+import { percent } from "./formatting.ts";
+import { calculate, capitalize, member, pairs, replace, strip } from "./methods.ts";
+import { fixed, float, numeric } from "./numbers.ts";
+import { center, escape, fileSize, stripTags, truncate, urlEncode, wordWrap, xmlAttributes } from "./text-filters.ts";
+import { compare, contains, equal, isDict, isList, iterate, kindOf, labelled, labelOf, limited, MAX_ITEMS, represent, show, size, toJson, truthy, type Value } from "./values.ts";
 
 /** What a filter may ask of the interpreter: other filters and tests by name, as `map` and `select` do. */
 export interface FilterContext {
@@ -28,11 +31,13 @@ const itemsIfAny = (value: Value): readonly Value[] => (truthy(value) ? iterate(
 const text = (value: Value): string => show(value);
 
 function numberOf(value: Value, fallback: number): number {
-  if (typeof value === "number") return value;
-  if (typeof value === "boolean") return Number(value);
-  const found = typeof value === "string" && value.trim() !== "" ? Number(value.trim()) : NaN;
-  return Number.isFinite(found) ? found : fallback;
+  const found = numeric(value);
+  if (found) return found.value;
+  return typeof value === "string" && /^[-+]?(\d[\d_]*\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(value.trim()) ? Number(value.trim().replaceAll("_", "")) : fallback;
 }
+
+/** A whole number from an argument. */
+const countOf = (value: Value, fallback: number): number => Math.trunc(numberOf(value, fallback));
 
 /** An item's attribute along a dotted path, as `map(attribute="a.b")` has it. */
 function attribute(item: Value, path: Value): Value {
@@ -73,8 +78,6 @@ function extreme(sign: number): Filter {
   };
 }
 
-const ESCAPED: Readonly<Record<string, string>> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#39;" };
-
 export const FILTERS: Readonly<Record<string, Filter>> = {
   tojson(value, given) {
     const indent = given.get(1, "indent") ?? given.named.get("indent") ?? (typeof given.args[0] === "number" ? given.args[0] : undefined);
@@ -98,22 +101,28 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
   d: orElse,
   list: (value) => [...items(value)],
   string: (value) => text(value),
-  int: (value, given) => Math.trunc(numberOf(value, numberOf(given.get(0, "default"), 0))),
-  float: (value, given) => numberOf(value, numberOf(given.get(0, "default"), 0)),
-  abs: (value) => Math.abs(numberOf(value, 0)),
-  round(value, given) {
-    const factor = 10 ** Math.min(20, numberOf(given.get(0, "precision"), 0));
-    const method = given.get(1, "method");
-    const scaled = numberOf(value, 0) * factor;
-    return (method === "floor" ? Math.floor(scaled) : method === "ceil" ? Math.ceil(scaled) : roundHalfEven(scaled)) / factor;
+  int: (value, given) => wholeOf(value) ?? given.get(0, "default") ?? 0,
+  float: (value, given) => {
+    const found = numberOf(value, NaN);
+    return Number.isNaN(found) && !numeric(value) ? (given.get(0, "default") ?? float(0)) : float(found);
   },
-  items: (value) => (value === undefined ? [] : isDict(value) ? [...value] : wrongKind("items", "a dict", value)),
+  abs: (value) => (numeric(value)?.isFloat ? float(Math.abs(numberOf(value, 0))) : Math.abs(numberOf(value, 0))),
+  round(value, given) {
+    const places = Math.max(-20, Math.min(20, countOf(given.get(0, "precision"), 0)));
+    const method = given.get(1, "method");
+    const number = numeric(value) ?? wrongKind("round", "a number", value);
+    const factor = 10 ** places;
+    if (method === "floor" || method === "ceil") return float((Math[method](number.value * factor) + 0) / factor);
+    const rounded = places >= 0 ? Number(fixed(number.value, places)) : Number(fixed(number.value * factor, 0)) / factor;
+    return number.isFloat ? float(rounded) : rounded;
+  },
+  items: (value) => (value === undefined ? [] : isDict(value) ? pairs(value) : wrongKind("items", "a dict", value)),
   dictsort(value, given) {
     if (!isDict(value)) return wrongKind("dictsort", "a dict", value);
     const by = given.get(1, "by") === "value" ? 1 : 0;
     const fold = given.get(0, "case_sensitive") !== true;
     const key = (entry: readonly Value[]) => (fold && typeof entry[by] === "string" ? entry[by].toLowerCase() : entry[by]);
-    const sorted = [...value].sort((a, b) => compare(key(a), key(b)));
+    const sorted = pairs(value).sort((a, b) => compare(key(a), key(b)));
     return given.get(2, "reverse") === true ? sorted.reverse() : sorted;
   },
   join(value, given) {
@@ -155,7 +164,7 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
   reverse: (value) => (typeof value === "string" ? Array.from(value).reverse().join("") : [...items(value)].reverse()),
   sum(value, given) {
     const path = given.get(0, "attribute");
-    return items(value).reduce((sum: number, item) => sum + numberOf(path === undefined ? item : attribute(item, path), 0), numberOf(given.get(1, "start"), 0));
+    return items(value).reduce<Value>((sum, item) => calculate("+", sum, path === undefined ? item : attribute(item, path)), given.get(1, "start") ?? 0);
   },
   min: extreme(-1),
   max: extreme(1),
@@ -166,30 +175,77 @@ export const FILTERS: Readonly<Record<string, Filter>> = {
     const [first, blank] = [truthy(given.get(1, "first")), truthy(given.get(2, "blank"))];
     return limited(text(value).split("\n").map((line, i) => (i === 0 ? (first ? pad : "") : line !== "" || blank ? pad : "") + line).join("\n"));
   },
-  format: (value, { args }) => percent(text(value), args),
+  format: (value, { args, named }) => percent(text(value), args, named.size > 0 ? new Map(named) : undefined),
   batch(value, given) {
     const size = Math.max(1, Math.trunc(numberOf(given.get(0, "linecount"), 1)));
     const all = items(value);
-    return Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.slice(i * size, (i + 1) * size));
+    const fill = given.get(1, "fill_with");
+    const rows = Array.from({ length: Math.ceil(all.length / size) }, (_, i) => all.slice(i * size, (i + 1) * size));
+    if (fill === undefined || fill === null) return rows;
+    if (size > MAX_ITEMS) throw new TemplateError(`batch: expected at most ${MAX_ITEMS} items to fill up to, found ${size}`);
+    return rows.map((row) => [...row, ...Array.from({ length: size - row.length }, () => fill)]);
+  },
+  slice(value, given) {
+    const [all, slices, fill] = [items(value), countOf(given.get(0, "slices"), 0), given.get(1, "fill_with")];
+    if (!(slices >= 1 && slices <= MAX_ITEMS)) throw new TemplateError(`slice: expected 1 to ${MAX_ITEMS} slices, found ${slices}`);
+    const [each, longer] = [Math.floor(all.length / slices), all.length % slices];
+    return Array.from({ length: slices }, (_, i) => {
+      const part = all.slice(i * each + Math.min(i, longer), (i + 1) * each + Math.min(i + 1, longer));
+      return fill === undefined || fill === null || i < longer ? part : [...part, fill];
+    });
   },
   groupby(value, given) {
-    const groups: [Value, Value[]][] = [];
-    const path = given.get(0, "attribute");
-    for (const item of [...items(value)].sort((a, b) => compare(attribute(a, path), attribute(b, path)))) {
-      const key = attribute(item, path);
+    const [path, fallback] = [given.get(0, "attribute"), given.get(1, "default")];
+    const fold = given.get(2, "case_sensitive") !== true;
+    const own = (item: Value) => attribute(item, path) ?? fallback;
+    const key = (item: Value) => {
+      const found = own(item);
+      return fold && typeof found === "string" ? found.toLowerCase() : found;
+    };
+    const groups: Value[][] = [];
+    for (const item of [...items(value)].sort((a, b) => compare(key(a), key(b)))) {
       const last = groups[groups.length - 1];
-      if (last && equal(last[0], key)) last[1].push(item);
-      else groups.push([key, [item]]);
+      if (last && equal(key(last[0]), key(item))) last.push(item);
+      else groups.push([item]);
     }
-    return groups;
+    return groups.map((group) => labelled([own(group[0]), group], "group"));
   },
   attr: (value, given) => member(value, given.get(0, "name"), false),
   wordcount: (value) => (text(value).match(/[\p{L}\p{N}_]+/gu) ?? []).length,
-  escape: (value) => text(value).replace(/[&<>"']/g, (c) => ESCAPED[c]),
-  e: (value) => text(value).replace(/[&<>"']/g, (c) => ESCAPED[c]),
+  escape: (value) => escape(text(value)),
+  e: (value) => escape(text(value)),
+  forceescape: (value) => escape(text(value)),
   safe: (value) => value,
-  pprint: (value) => represent(value),
+  pprint: (value) => onOneLine(represent(sortedKeys(value))),
+  center: (value, given) => center(text(value), countOf(given.get(0, "width"), 80)),
+  striptags: (value) => stripTags(text(value)),
+  xmlattr: (value, given) => xmlAttributes(value, truthy(given.get(0, "autospace") ?? true)),
+  urlencode: (value) => urlEncode(value),
+  filesizeformat: (value, given) => fileSize(numberOf(value, 0), truthy(given.get(0, "binary"))),
+  truncate: (value, given) =>
+    truncate(text(value), countOf(given.get(0, "length"), 255), truthy(given.get(1, "killwords")), show(given.get(2, "end") ?? "..."), countOf(given.get(3, "leeway"), 5)),
+  wordwrap: (value, given) =>
+    wordWrap(text(value), countOf(given.get(0, "width"), 79), truthy(given.get(1, "break_long_words") ?? true), show(given.get(2, "wrapstring") ?? "\n"), truthy(given.get(3, "break_on_hyphens") ?? true)),
 };
+
+/** The int of a number, or of a text that means one; undefined where there is none. */
+function wholeOf(value: Value): number | undefined {
+  const found = Math.trunc(numberOf(value, NaN));
+  return Number.isFinite(found) ? found : undefined;
+}
+
+/** Python's `pprint` writes dicts in the order of their keys. */
+function sortedKeys(value: Value, depth = 0): Value {
+  if (depth > 64) throw new TemplateError("pprint: expected data nested at most 64 deep");
+  if (isDict(value)) return new Map([...value].sort(([a], [b]) => compare(a, b)).map(([key, item]) => [key, sortedKeys(item, depth + 1)]));
+  return isList(value) ? labelled(value.map((item) => sortedKeys(item, depth + 1)), labelOf(value)) : value;
+}
+
+/** `pprint` breaks what is longer into lines, which no chat template asks for. */
+function onOneLine(shown: string): string {
+  if (shown.length <= 80) return shown;
+  throw new TemplateError(`pprint: expected at most the 80 characters of one line, found ${shown.length}`);
+}
 
 function orElse(value: Value, given: FilterArguments): Value {
   const fallback = given.args.length > 0 || given.named.has("default_value") ? given.get(0, "default_value") : "";
@@ -198,12 +254,6 @@ function orElse(value: Value, given: FilterArguments): Value {
 
 function wrongKind(filter: string, expected: string, found: Value): never {
   throw new TemplateError(`${filter}: expected ${expected}, found ${kindOf(found)}`);
-}
-
-function roundHalfEven(value: number): number {
-  const below = Math.floor(value);
-  if (value - below !== 0.5) return Math.round(value);
-  return below % 2 === 0 ? below : below + 1;
 }
 
 type Test = (value: Value, args: readonly Value[]) => boolean;
@@ -218,9 +268,9 @@ export const TESTS: Readonly<Record<string, Test>> = {
   true: (value) => value === true,
   false: (value) => value === false,
   string: (value) => typeof value === "string",
-  number: (value) => typeof value === "number" || typeof value === "boolean",
+  number: (value) => numeric(value) !== undefined,
   integer: (value) => typeof value === "number" && Number.isInteger(value),
-  float: (value) => typeof value === "number" && !Number.isInteger(value),
+  float: (value) => numeric(value)?.isFloat === true,
   mapping: (value) => isDict(value),
   sequence: (value) => isList(value) || typeof value === "string" || isDict(value),
   iterable: (value) => isList(value) || typeof value === "string" || isDict(value) || value === undefined,

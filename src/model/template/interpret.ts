@@ -1,9 +1,10 @@
 import { TemplateError } from "./errors.ts";
 import { filterArguments, FILTERS, type FilterContext, TESTS } from "./filters.ts";
 import { calculate, member, slice } from "./methods.ts";
+import { negated, numeric } from "./numbers.ts";
 import { BODY } from "./parser.ts";
 import type { Arguments, Block, Expression, Parameter, Statement, Target } from "./syntax.ts";
-import { asKey, type Callable, compare, contains, equal, isList, isNamespace, iterate, type Key, kindOf, limited, MAX_TEXT, show, truthy, type Value } from "./values.ts";
+import { asKey, type Callable, compare, contains, equal, isList, isNamespace, iterate, type Key, kindOf, limited, MAX_TEXT, show, truthy, tuple, type Value } from "./values.ts";
 
 /** What one rendering may do: statements and expressions computed, macros inside of each other. */
 const MAX_STEPS = 2_000_000;
@@ -98,6 +99,8 @@ export function interpret(program: Block, globals: ReadonlyMap<string, Value>): 
         return lookup(scope, node.name);
       case "list":
         return node.items.map((item) => evaluate(item, scope));
+      case "tuple":
+        return tuple(...node.items.map((item) => evaluate(item, scope)));
       case "dict":
         return new Map(node.entries.map(([key, value]) => [keyOf(evaluate(key, scope)), evaluate(value, scope)]));
       case "attribute":
@@ -115,7 +118,8 @@ export function interpret(program: Block, globals: ReadonlyMap<string, Value>): 
       case "unary": {
         const value = evaluate(node.of, scope);
         if (node.operator === "not") return !truthy(value);
-        return calculate(node.operator, 0, value);
+        const number = numeric(value);
+        return number && node.operator === "-" ? negated(number) : calculate(node.operator, 0, value);
       }
       case "binary": {
         const left = evaluate(node.left, scope);

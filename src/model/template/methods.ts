@@ -1,5 +1,7 @@
 import { TemplateError } from "./errors.ts";
-import { asKey, type Callable, type Dict, equal, hasKey, isDict, isList, isNamespace, kindOf, limited, MAX_ITEMS, MAX_TEXT, represent, show, type Value } from "./values.ts";
+import { format, percent } from "./formatting.ts";
+import { arithmetic, numeric } from "./numbers.ts";
+import { asKey, type Callable, type Dict, equal, hasKey, isDict, isList, isNamespace, isTuple, kindOf, labelled, labelOf, limited, MAX_ITEMS, MAX_TEXT, represent, show, splitLines, tuple, type Value } from "./values.ts";
 
 type Method<T> = (self: T, args: readonly Value[], named: ReadonlyMap<string, Value>) => Value;
 
@@ -70,18 +72,6 @@ function startsOrEnds(what: Value, test: (part: string) => boolean): boolean {
   return (isList(what) ? what : [what]).some((one) => test(textOf(one, "startswith")));
 }
 
-/** Python's `"{} {name}".format(...)`, without format specifications. */
-function format(text: string, args: readonly Value[], named: ReadonlyMap<string, Value>): string {
-  let next = 0;
-  return limited(
-    text.replace(/\{\{|\}\}|\{([^{}]*)\}/g, (all, field: string | undefined) => {
-      if (field === undefined) return all[0];
-      if (/[:!.[]/.test(field)) throw new TemplateError(`format: expected fields without specifications, found {${field.slice(0, 20)}}`);
-      return show(field === "" ? args[next++] : /^\d+$/.test(field) ? args[Number(field)] : named.get(field));
-    }),
-  );
-}
-
 const every = (pattern: RegExp): Method<string> => (text) => pattern.test(text);
 
 const STRING: Readonly<Record<string, Method<string>>> = {
@@ -90,17 +80,14 @@ const STRING: Readonly<Record<string, Method<string>>> = {
   rstrip: (text, [characters]) => strip(text, characters, false, true),
   split: (text, [separator, most], named) => split(text, separator ?? named.get("sep"), most ?? named.get("maxsplit"), false),
   rsplit: (text, [separator, most], named) => split(text, separator ?? named.get("sep"), most ?? named.get("maxsplit"), true),
-  splitlines: (text) => {
-    const lines = text.split(/\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/);
-    return lines[lines.length - 1] === "" ? lines.slice(0, -1) : lines;
-  },
+  splitlines: (text) => splitLines(text),
   partition: (text, [separator]) => {
     const at = text.indexOf(separatorOf(separator));
-    return at < 0 ? [text, "", ""] : [text.slice(0, at), separator, text.slice(at + (separator as string).length)];
+    return at < 0 ? tuple(text, "", "") : tuple(text.slice(0, at), separator, text.slice(at + (separator as string).length));
   },
   rpartition: (text, [separator]) => {
     const at = text.lastIndexOf(separatorOf(separator));
-    return at < 0 ? ["", "", text] : [text.slice(0, at), separator, text.slice(at + (separator as string).length)];
+    return at < 0 ? tuple("", "", text) : tuple(text.slice(0, at), separator, text.slice(at + (separator as string).length));
   },
   upper: (text) => text.toUpperCase(),
   lower: (text) => text.toLowerCase(),
@@ -130,10 +117,13 @@ const STRING: Readonly<Record<string, Method<string>>> = {
   islower: (text) => text !== text.toUpperCase() && text === text.toLowerCase(),
 };
 
+/** A dict's keys with their values, as tuples. */
+export const pairs = (dict: Dict): (readonly Value[])[] => [...dict].map((pair) => tuple(...pair));
+
 const DICT: Readonly<Record<string, Method<Dict>>> = {
-  items: (dict) => [...dict],
-  keys: (dict) => [...dict.keys()],
-  values: (dict) => [...dict.values()],
+  items: (dict) => labelled(pairs(dict), "dict_items"),
+  keys: (dict) => labelled([...dict.keys()], "dict_keys"),
+  values: (dict) => labelled([...dict.values()], "dict_values"),
   get: (dict, [key, fallback = null], named) => (hasKey(dict, key) ? dict.get(asKey(key)!) : (named.get("default") ?? fallback)),
   copy: (dict) => new Map(dict),
 };
@@ -166,6 +156,7 @@ export function member(of: Value, key: Value, dotted: boolean): Value {
   }
   if (isNamespace(of)) return typeof key === "string" ? of.attributes.get(key) : undefined;
   if (isDict(of) && hasKey(of, key)) return of.get(asKey(key)!);
+  if (isList(of) && labelOf(of) === "group" && (key === "grouper" || key === "list")) return of[key === "list" ? 1 : 0];
   if (typeof key === "number" && (isList(of) || typeof of === "string")) {
     const items = typeof of === "string" ? Array.from(of) : of;
     return items[key < 0 ? key + items.length : key];
@@ -190,7 +181,7 @@ export function slice(of: Value, [start, stop, step]: readonly Value[]): Value {
     const end = to === undefined ? -1 : clamp(to, -1, items.length - 1);
     for (let i = from === undefined ? items.length - 1 : clamp(from, -1, items.length - 1); i > end; i += by) out.push(items[i]);
   }
-  return typeof of === "string" ? out.join("") : out;
+  return typeof of === "string" ? out.join("") : isTuple(of) ? tuple(...out) : out;
 }
 
 function whole(value: Value): number | undefined {
@@ -203,33 +194,22 @@ function whole(value: Value): number | undefined {
 export function calculate(operator: string, a: Value, b: Value): Value {
   if (operator === "~") return limited(show(a) + show(b));
   if (operator === "+" && typeof a === "string" && typeof b === "string") return limited(a + b);
-  if (operator === "+" && isList(a) && isList(b)) {
+  if (operator === "+" && isList(a) && isList(b) && isTuple(a) === isTuple(b)) {
     if (a.length + b.length > MAX_ITEMS) throw new TemplateError(`expected lists of at most ${MAX_ITEMS} items`);
-    return [...a, ...b];
+    return isTuple(a) ? tuple(...a, ...b) : [...a, ...b];
   }
-  if (operator === "*" && typeof a === "string" && typeof b === "number") {
-    if (a.length * b > MAX_TEXT) throw new TemplateError(`expected shorter texts than ${a.length} characters ${b} times`);
-    return a.repeat(Math.max(0, Math.trunc(b)));
-  }
-  if (operator === "%" && typeof a === "string") return percent(a, isList(b) ? b : [b]);
-  const [x, y] = [a, b].map((value) => (typeof value === "boolean" ? Number(value) : value));
-  if (typeof x === "number" && typeof y === "number") return arithmetic(operator, x, y);
+  const [x, y] = [numeric(a), numeric(b)];
+  if (operator === "*" && y && !y.isFloat && (typeof a === "string" || isList(a))) return repeated(a, y.value);
+  if (operator === "*" && x && !x.isFloat && (typeof b === "string" || isList(b))) return repeated(b, x.value);
+  if (operator === "%" && typeof a === "string") return percent(a, isTuple(b) ? b : [b]);
+  if (x && y) return arithmetic(operator, x, y);
   throw new TemplateError(`${operator}: expected two numbers${operator === "+" ? ", strings or lists" : ""}, found ${kindOf(a)} and ${kindOf(b)}`);
 }
 
-function arithmetic(operator: string, x: number, y: number): number {
-  if (y === 0 && (operator === "/" || operator === "//" || operator === "%")) throw new TemplateError(`${operator}: division by zero`);
-  if (operator === "+") return x + y;
-  if (operator === "-") return x - y;
-  if (operator === "*") return x * y;
-  if (operator === "/") return x / y;
-  if (operator === "//") return Math.floor(x / y);
-  if (operator === "%") return x - y * Math.floor(x / y);
-  return x ** y;
-}
-
-/** Python's `"%s" % value`, without widths. */
-export function percent(text: string, args: readonly Value[]): string {
-  let next = 0;
-  return limited(text.replace(/%(?:(%)|([sdir]))/g, (_, literal: string | undefined, kind: string) => (literal ? "%" : kind === "r" ? represent(args[next++]) : show(args[next++]))));
+function repeated(what: string | readonly Value[], times: number): Value {
+  const [count, most] = [Math.max(0, times), typeof what === "string" ? MAX_TEXT : MAX_ITEMS];
+  if (what.length * count > most) throw new TemplateError(`expected shorter ${typeof what === "string" ? "texts" : "lists"} than ${what.length} ${typeof what === "string" ? "characters" : "items"} ${times} times`);
+  if (typeof what === "string") return what.repeat(count);
+  const all = Array.from({ length: count }, () => what).flat();
+  return isTuple(what) ? tuple(...all) : all;
 }

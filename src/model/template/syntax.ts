@@ -1,3 +1,5 @@
+import type { WholeFloat } from "./numbers.ts";
+
 /** An argument of a call: by position, or by name. */
 export interface Arguments {
   readonly positional: readonly Expression[];
@@ -5,9 +7,9 @@ export interface Arguments {
 }
 
 export type Expression = { readonly line: number } & (
-  | { readonly is: "literal"; readonly value: string | number | boolean | null }
+  | { readonly is: "literal"; readonly value: string | number | WholeFloat | boolean | null }
   | { readonly is: "name"; readonly name: string }
-  | { readonly is: "list"; readonly items: readonly Expression[] }
+  | { readonly is: "list" | "tuple"; readonly items: readonly Expression[] }
   | { readonly is: "dict"; readonly entries: readonly (readonly [Expression, Expression])[] }
   | { readonly is: "attribute"; readonly of: Expression; readonly name: string }
   | { readonly is: "item"; readonly of: Expression; readonly key: Expression }

@@ -1,7 +1,7 @@
 import { TemplateError } from "./errors.ts";
 import { interpret } from "./interpret.ts";
 import { parseTemplate } from "./parser.ts";
-import { type Dict, isDict, iterate, kindOf, MAX_ITEMS, show, toValue, type Value } from "./values.ts";
+import { type Dict, isDict, iterate, kindOf, labelled, MAX_ITEMS, show, toValue, type Value } from "./values.ts";
 
 /** A chat template, ready to render. */
 export interface Template {
@@ -68,7 +68,7 @@ function range(args: readonly Value[]): Value {
   if (start === undefined || stop === undefined || step === 0) throw new TemplateError("range: expected one to three numbers, the step not 0");
   const length = Math.max(0, Math.ceil((stop - start) / step));
   if (length > MAX_ITEMS) throw new TemplateError(`range: expected at most ${MAX_ITEMS} numbers, found ${length}`);
-  return Array.from({ length }, (_, i) => start + i * step);
+  return labelled(Array.from({ length }, (_, i) => start + i * step), `range(${start}, ${stop}${step === 1 ? "" : `, ${step}`})`);
 }
 
 const two = (value: number) => String(value).padStart(2, "0");

@@ -1,7 +1,8 @@
 import { TemplateError } from "./errors.ts";
+import { isWholeFloat, numeric, showNumber, type WholeFloat } from "./numbers.ts";
 
-/** What a template computes with: undefined and null are jinja's undefined and none, a Map is a dict. */
-export type Value = undefined | null | boolean | number | string | readonly Value[] | Dict | Callable | Namespace;
+/** What a template computes with: undefined and null are jinja's undefined and none, a Map is a dict, an array a list, or what its label says. */
+export type Value = undefined | null | boolean | number | WholeFloat | string | readonly Value[] | Dict | Callable | Namespace;
 export type Key = string | number | boolean | null;
 export type Dict = ReadonlyMap<Key, Value>;
 
@@ -19,18 +20,36 @@ export const MAX_ITEMS = 1 << 18;
 
 export const isDict = (value: Value): value is Dict => value instanceof Map;
 
+const LABEL = Symbol("label");
+
+/** A list that Python calls otherwise: `tuple`, `range(0, 3)`, `dict_items`; without a label a list. */
+export function labelled(items: readonly Value[], label: string | undefined): readonly Value[] {
+  return Object.assign([...items], { [LABEL]: label });
+}
+
+export function labelOf(list: readonly Value[]): string | undefined {
+  return (list as { readonly [LABEL]?: string })[LABEL];
+}
+
+export const tuple = (...items: readonly Value[]): readonly Value[] => labelled(items, "tuple");
+/** Pairs of `groupby` are tuples, too, with names for their parts. */
+export const isTuple = (value: Value): value is readonly Value[] => isList(value) && /^(tuple|group)$/.test(labelOf(value) ?? "");
+
 /** A value as a dict's key; undefined when it cannot be one. */
 export function asKey(value: Value): Key | undefined {
+  if (isWholeFloat(value)) return value.float;
   return value === null || typeof value === "string" || typeof value === "number" || typeof value === "boolean" ? value : undefined;
 }
 
 export const isList = (value: Value): value is readonly Value[] => Array.isArray(value);
 export const isNamespace = (value: Value): value is Namespace => typeof value === "object" && value !== null && "attributes" in value;
 
-/** JSON-like data as a template's value; functions and the like become undefined. @throws TemplateError when it is nested too deep. */
+/** JSON-like data as a template's value, numbers without a fraction as ints; functions and the like become undefined. @throws TemplateError when it is nested too deep. */
 export function toValue(data: unknown, depth = 0): Value {
   if (depth > 64) throw new TemplateError("expected data nested at most 64 deep");
-  if (data === null || typeof data === "boolean" || typeof data === "number" || typeof data === "string") return data;
+  if (data === null || typeof data === "boolean" || typeof data === "string") return data;
+  // Numbers that JSON writes with an exponent.
+  if (typeof data === "number") return Math.abs(data) >= 1e21 && Number.isFinite(data) ? { float: data } : data;
   if (Array.isArray(data)) return data.map((item) => toValue(item, depth + 1));
   if (typeof data !== "object") return undefined;
   return new Map(Object.entries(data).filter(([, item]) => item !== undefined).map(([key, item]) => [key, toValue(item, depth + 1)]));
@@ -40,13 +59,15 @@ export function toValue(data: unknown, depth = 0): Value {
 export function truthy(value: Value): boolean {
   if (isList(value)) return value.length > 0;
   if (isDict(value)) return value.size > 0;
+  if (isWholeFloat(value)) return value.float !== 0;
   return Boolean(value) || Number.isNaN(value);
 }
 
 export function kindOf(value: Value): string {
   if (value === undefined) return "undefined";
   if (value === null) return "none";
-  if (isList(value)) return "a list";
+  if (isWholeFloat(value)) return "a number";
+  if (isList(value)) return isTuple(value) ? "a tuple" : "a list";
   if (isDict(value)) return "a dict";
   if (isNamespace(value)) return "a namespace";
   return { boolean: "a boolean", number: "a number", string: "a string", function: "a function" }[typeof value as "boolean"] ?? typeof value;
@@ -63,17 +84,19 @@ export function represent(value: Value): string {
   if (value === undefined) return "Undefined";
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";
-  if (typeof value === "number") return showNumber(value);
+  if (typeof value === "number" || isWholeFloat(value)) return showNumber(value);
   if (typeof value === "string") return quoted(value);
-  if (isList(value)) return `[${value.map(represent).join(", ")}]`;
+  if (isList(value)) return representList(value);
   if (isDict(value)) return `{${[...value].map(([key, item]) => `${represent(key)}: ${represent(item)}`).join(", ")}}`;
   return isNamespace(value) ? "<Namespace>" : "<function>";
 }
 
-function showNumber(value: number): string {
-  if (Number.isNaN(value)) return "nan";
-  if (!Number.isFinite(value)) return value > 0 ? "inf" : "-inf";
-  return String(value).replace(/e([+-])(\d)$/, "e$10$2");
+function representList(list: readonly Value[]): string {
+  const label = labelOf(list);
+  const items = list.map(represent).join(", ");
+  if (isTuple(list)) return list.length === 1 ? `(${items},)` : `(${items})`;
+  if (label === undefined) return `[${items}]`;
+  return label.endsWith(")") ? label : `${label}([${items}])`;
 }
 
 function quoted(text: string): string {
@@ -90,21 +113,21 @@ function quoted(text: string): string {
 export function equal(a: Value, b: Value, depth = 0): boolean {
   if (a === b) return true;
   if (depth > 100) return false;
-  if (typeof a === "boolean" && typeof b === "number") return Number(a) === b;
-  if (typeof a === "number" && typeof b === "boolean") return a === Number(b);
-  if (isList(a) && isList(b)) return a.length === b.length && a.every((item, i) => equal(item, b[i], depth + 1));
+  const [x, y] = [numeric(a), numeric(b)];
+  if (x && y) return x.value === y.value;
+  if (isList(a) && isList(b)) return isTuple(a) === isTuple(b) && a.length === b.length && a.every((item, i) => equal(item, b[i], depth + 1));
   if (isDict(a) && isDict(b)) return a.size === b.size && [...a].every(([key, item]) => b.has(key) && equal(item, b.get(key), depth + 1));
   return false;
 }
 
 /** Below 0, 0 or above 0, as Python orders numbers, strings and lists. @throws TemplateError for what has no order. */
 export function compare(a: Value, b: Value, depth = 0): number {
-  const [x, y] = [a, b].map((value) => (typeof value === "boolean" ? Number(value) : value));
-  if (typeof x === "number" && typeof y === "number") return x - y;
-  if (typeof x === "string" && typeof y === "string") return x < y ? -1 : x > y ? 1 : 0;
-  if (isList(x) && isList(y) && depth < 100) {
-    for (let i = 0; i < Math.min(x.length, y.length); i++) if (!equal(x[i], y[i])) return compare(x[i], y[i], depth + 1);
-    return x.length - y.length;
+  const [x, y] = [numeric(a), numeric(b)];
+  if (x && y) return x.value - y.value;
+  if (typeof a === "string" && typeof b === "string") return a < b ? -1 : a > b ? 1 : 0;
+  if (isList(a) && isList(b) && depth < 100) {
+    for (let i = 0; i < Math.min(a.length, b.length); i++) if (!equal(a[i], b[i])) return compare(a[i], b[i], depth + 1);
+    return a.length - b.length;
   }
   throw new TemplateError(`expected two numbers, strings or lists to compare, found ${kindOf(a)} and ${kindOf(b)}`);
 }
@@ -141,6 +164,12 @@ export function size(value: Value): number {
   return iterate(value).length;
 }
 
+/** Python's `splitlines`. */
+export function splitLines(text: string): string[] {
+  const lines = text.split(/\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/);
+  return lines[lines.length - 1] === "" ? lines.slice(0, -1) : lines;
+}
+
 /** @throws TemplateError for a text that no chat can need. */
 export function limited(text: string): string {
   if (text.length > MAX_TEXT) throw new TemplateError(`expected texts of at most ${MAX_TEXT} characters, found ${text.length}`);
@@ -156,6 +185,7 @@ export function toJson(value: Value, indent?: number, separators?: readonly [str
   const write = (item: Value, level: number): string => {
     if (level > 100) throw new TemplateError("tojson: expected data nested at most 100 deep");
     if (item === null || typeof item === "boolean" || typeof item === "string") return JSON.stringify(item);
+    if (isWholeFloat(item)) return showNumber(item);
     if (typeof item === "number") return Number.isFinite(item) ? showNumber(item) : Number.isNaN(item) ? "NaN" : item > 0 ? "Infinity" : "-Infinity";
     const lines = (open: string, parts: string[], end: string) => {
       if (parts.length === 0) return open + end;

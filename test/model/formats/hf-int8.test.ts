@@ -93,7 +93,7 @@ describe("I8 weights of a folder", () => {
     ["a scale that is no number", { ...integers, [`${NAME}.weight_scale`]: { dtype: "F32", shape: [48], data: f32(Array(48).fill(NaN)) } }, CONFIGS.compressed, "expected finite scales, found NaN at index 0"],
     ["scales of nothing", { ...integers, "model.layers.0.mlp.ghost.weight_scale": { dtype: "F32", shape: [1], data: new Uint8Array(4) } }, CONFIGS.compressed, 'tensor "model.layers.0.mlp.ghost.weight_scale": expected only tensors of a llama model'],
     ["packed integers", integers, { quant_method: "compressed-tensors", format: "pack-quantized" }, 'found those of "compressed-tensors" (pack-quantized)'],
-    ["four bits", integers, { quant_method: "bitsandbytes", load_in_4bit: true }, 'key "quantization_config": expected plain weights, or int8 ones of compressed-tensors (int-quantized) or bitsandbytes (8 bits), found those of "bitsandbytes"'],
+    ["four bits", integers, { quant_method: "bitsandbytes", load_in_4bit: true }, 'key "quantization_config": expected plain weights, mxfp4, or int8 of compressed-tensors (int-quantized) or bitsandbytes (8 bits), found those of "bitsandbytes"'],
   ])("are refused with %s", (_, tensors, quantisation, message) => {
     const open = () => openModel(memoryFolder("model", files(model, tensors, quantisation)));
     expect(open).toThrow(FormatError);

@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { FormatError } from "../../../src/model/formats/errors.ts";
 import { parseJson } from "../../../src/model/formats/json.ts";
-import { composedSource, memoryPart, reorderedRows, widened } from "../../../src/model/formats/parts.ts";
+import { composedSource, memoryPart, pickedRows, widened } from "../../../src/model/formats/parts.ts";
 import { readSafeTensors } from "../../../src/model/formats/safetensors.ts";
 import { memorySource } from "../../../src/model/formats/source.ts";
 import { f32ToBf16 } from "../../../src/quant/float16.ts";
@@ -70,7 +70,7 @@ describe("composed sources", () => {
     const rows = Uint8Array.from({ length: 24 }, (_, i) => i);
     const ordered = [...[0, 1, 2], ...[6, 7, 8], ...[3, 4, 5], ...[9, 10, 11]].flatMap((v) => v);
     const expected = [...ordered, ...ordered.map((v) => v + 12), 99, 98];
-    const source = composedSource("x", [reorderedRows(memoryPart(rows), 3, [0, 2, 1, 3]), memoryPart(new Uint8Array(0)), memoryPart(Uint8Array.of(99, 98))]);
+    const source = composedSource("x", [pickedRows(memoryPart(rows), 3, [0, 2, 1, 3]), memoryPart(new Uint8Array(0)), memoryPart(Uint8Array.of(99, 98))]);
     expect(source.size).toBe(26);
     for (let from = 0; from <= 26; from++) {
       for (let to = from; to <= 26; to++) {

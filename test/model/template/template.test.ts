@@ -6,6 +6,8 @@ import { compileTemplate } from "../../../src/model/template/template.ts";
 interface Golden {
   cases: Record<string, unknown>[];
   templates: { name: string; template: string; results: ({ text: string } | { error: string; raised: boolean })[] }[];
+  /** null: an error. */
+  expressions: [template: string, text: string | null][];
 }
 
 const golden = JSON.parse(readFileSync(new URL("../../../fixtures/templates.golden.json", import.meta.url), "utf8")) as Golden;
@@ -19,6 +21,17 @@ describe.each(golden.templates)("$name", ({ template, results }) => {
     expect(attempt).toThrow(TemplateError);
     // What the template says itself is passed on word for word.
     if (result.raised) expect(attempt).toThrow(result.error);
+  });
+});
+
+describe("floats, tuples and formats as jinja2 renders them", () => {
+  it.each(golden.expressions)("%s", (template, text) => {
+    if (text === null) expect(() => render(template)).toThrow(TemplateError);
+    else expect(render(template)).toBe(text);
+  });
+
+  it("takes whole numbers of the data for ints, and what JSON writes with an exponent for floats", () => {
+    expect(render("{{ a }} {{ b }} {{ c }} {{ d }} {{ a / 1 }}", { a: 2, b: 0.5, c: 1e300, d: 12345678901234567 })).toBe("2 0.5 1e+300 12345678901234568 2.0");
   });
 });
 
@@ -41,6 +54,17 @@ describe("a template that is not right", () => {
     ["{{ f(*x) }}", "expected arguments without * or **"],
     ["{{ 1 / 0 }}", "/: division by zero"],
     ["{{ 'a' < 1 }}", "expected two numbers, strings or lists to compare, found a string and a number"],
+    ["{{ 2 ** 60 }}", "**: expected whole numbers below 2^53, found 1152921504606847000"],
+    ["{{ '{:.2q}'.format(1) }}", "format: expected a specification that a number takes, found .2q"],
+    ["{{ '{:>99999}'.format(1) }}", "format: expected a specification such as >10 or .2f, found >99999"],
+    ["{{ '{:>5000}'.format(1) }}", "format: expected at most 1000 characters and 50 digits, found 5000 and 0"],
+    ["{{ '%s %s' % 1 }}", "%: expected more values than 1"],
+    ["{{ '%y' % 1 }}", "%: expected a conversion such as %s or %.2f, found %y"],
+    ["{{ [1] + (2,) }}", "+: expected two numbers, strings or lists, found a list and a tuple"],
+    ["{{ 'a' | wordwrap(0) }}", "wordwrap: expected a width of at least 1, found 0"],
+    ["{{ [1] | slice(0) | list }}", "slice: expected 1 to 262144 slices, found 0"],
+    ["{{ {'a b': 1} | xmlattr }}", "xmlattr: expected a name without white space, /, > and =, found a b"],
+    ["{{ ('a ' * 50) | pprint }}", "pprint: expected at most the 80 characters of one line, found 102"],
     ["{{ range('x') }}", "range: expected whole numbers, found a string"],
     ["{{ a.b.c }}", "expected something that has 'b', found undefined"],
     ["{% set x.y = 1 %}", "expected x to be a namespace"],
@@ -63,6 +87,8 @@ describe("a template that would never end", () => {
     ["a text that doubles", "{% set n = namespace(x='ab') %}{% for i in range(100) %}{% set n.x = n.x ~ n.x %}{% endfor %}", /texts of at most|loop forever/],
     ["a list that doubles", "{% set n = namespace(x=[1]) %}{% for i in range(100) %}{% set n.x = n.x + n.x %}{% endfor %}", /lists of at most/],
     ["a long repeat", "{{ 'abc' * 999999999 }}", /expected shorter texts/],
+    ["a list many times", "{{ [1, 2] * 999999999 }}", /expected shorter lists than 2 items/],
+    ["a long batch", "{{ [1] | batch(999999999, 0) | list }}", /batch: expected at most 262144 items to fill up to/],
     ["a long range", "{{ range(999999999) | list }}", /range: expected at most/],
     ["replacing into size", "{% set x = 'a' * 10000 %}{{ x | replace('a', x) }}", /replace: expected a text of at most/],
     ["deep parentheses", `{{ ${"(".repeat(100_000)} }}`, /nested at most 100 deep/],
