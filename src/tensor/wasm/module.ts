@@ -1,7 +1,7 @@
 import type { Expr, Func, Global, Local, Operand } from "./assembler.ts";
 import { buildFunction, callIndirect, globalAt } from "./assembler.ts";
 import type { ValueType } from "./opcodes.ts";
-import { leb, TYPE_CODE } from "./opcodes.ts";
+import { type Bytes, joined, leb, TYPE_CODE } from "./opcodes.ts";
 
 export interface MemoryLimits {
   /** Pages of 64 KiB. */
@@ -16,7 +16,7 @@ const KERNEL_TYPE = ["i32", "i32"] as const;
 /** A WebAssembly module under construction: one imported memory ("env", "memory"), functions, one table of kernels. */
 export class ModuleBuilder {
   private readonly types: string[] = [];
-  private readonly typeBytes: number[][] = [];
+  private readonly typeBytes: Bytes[] = [];
   private readonly functions: Func[] = [];
   private readonly exported: Func[] = [];
   private readonly kernels: Func[] = [];
@@ -87,7 +87,7 @@ export class ModuleBuilder {
     const elements = section(9, vector([[0x00, 0x41, 0x00, 0x0b, ...leb(this.kernels.length), ...this.kernels.flatMap(({ index }) => leb(index))]]));
     const code = section(10, vector(this.functions.map(({ body }) => joined([leb(body.length), body]))));
     const magic = [0x00, 0x61, 0x73, 0x6d, 1, 0, 0, 0];
-    return Uint8Array.from(joined([magic, types, imports, functions, table, globals, exports, elements, code]));
+    return joined([magic, types, imports, functions, table, globals, exports, elements, code]);
   }
 
   private typeOf(params: readonly ValueType[], result: ValueType | undefined): number {
@@ -104,13 +104,6 @@ export class ModuleBuilder {
 const zero = (type: ValueType): number[] =>
   type === "i32" ? [0x41, 0] : type === "i64" ? [0x42, 0] : type === "f32" ? [0x43, 0, 0, 0, 0] : type === "f64" ? [0x44, 0, 0, 0, 0, 0, 0, 0, 0] : [0xfd, 12, ...Array<number>(16).fill(0)];
 
-/** Concatenation; loops, because a module has tens of thousands of bytes and spreading them is slow. */
-function joined(parts: readonly (readonly number[])[]): number[] {
-  const bytes: number[] = [];
-  for (const part of parts) for (let i = 0; i < part.length; i++) bytes.push(part[i]);
-  return bytes;
-}
-
-const vector = (items: readonly (readonly number[])[]): number[] => joined([leb(items.length), ...items]);
+const vector = (items: readonly Bytes[]): Bytes => joined([leb(items.length), ...items]);
 const text = (name: string): number[] => [...leb(name.length), ...Array.from(name, (c) => c.charCodeAt(0))];
-const section = (id: number, body: readonly number[]): number[] => joined([[id], leb(body.length), body]);
+const section = (id: number, body: Bytes): Bytes => joined([[id], leb(body.length), body]);

@@ -201,8 +201,11 @@ export const ATOMIC_I32 = {
   wait: [ATOMIC + 0x01, "i32", "i64"],
 } as const;
 
+const SHORT: readonly (readonly number[])[] = Array.from({ length: 128 }, (_, byte) => [byte]);
+
 /** Unsigned LEB128 (specification 5.2.2). */
-export function leb(value: number): number[] {
+export function leb(value: number): readonly number[] {
+  if (value >= 0 && value < 128) return SHORT[value];
   const bytes: number[] = [];
   let rest = value >>> 0;
   do {
@@ -214,7 +217,8 @@ export function leb(value: number): number[] {
 }
 
 /** Signed LEB128 of an integer that a double holds exactly. */
-export function sleb(value: number): number[] {
+export function sleb(value: number): readonly number[] {
+  if (value >= 0 && value < 64) return SHORT[value];
   const bytes: number[] = [];
   for (let rest = value; ; ) {
     const low = ((rest % 128) + 128) % 128;
@@ -228,4 +232,19 @@ export function sleb(value: number): number[] {
 /** An opcode's bytes: a plain byte, or a prefix and a LEB128 number. */
 export function encodeOpcode(opcode: number): number[] {
   return opcode > 0xff ? [opcode >> 16, ...leb(opcode & 0xffff)] : [opcode];
+}
+
+/** What is put into a binary. */
+export type Bytes = readonly number[] | Uint8Array;
+
+/** Concatenation. */
+export function joined(parts: readonly Bytes[]): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let end = 0;
+  for (const part of parts) {
+    if (part instanceof Uint8Array) bytes.set(part, end);
+    else for (let i = 0; i < part.length; i++) bytes[end + i] = part[i];
+    end += part.length;
+  }
+  return bytes;
 }

@@ -15,7 +15,7 @@ function hex(make: (i: Expr<"i32">, f: Expr<"f32">, v: Expr<"v128">, d: Expr<"f6
     if (value) drop(value);
   });
   // Without the empty list of locals and the end.
-  return built.body.slice(1, -1).map((byte) => byte.toString(16).padStart(2, "0")).join(" ");
+  return Array.from(built.body.subarray(1, -1), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
 }
 
 const [I, F, V, D] = ["20 00", "20 01", "20 02", "20 03"];
