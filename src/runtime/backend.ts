@@ -1,6 +1,6 @@
 import type { Kernels } from "../tensor/kernels.ts";
 import { scalarKernels } from "../tensor/scalar/index.ts";
-import { probe, type RelaxedDot, type Spawn, type WasmKernels, wasmKernels } from "../tensor/wasm/index.ts";
+import { probe, type RelaxedDot, startProbe, type Spawn, type WasmKernels, wasmKernels } from "../tensor/wasm/index.ts";
 
 /** `auto` takes wasm where it can do what is asked, else scalar; `wasm` SIMD kernels on all threads; `scalar` the plain loops. */
 export const BACKENDS = ["auto", "wasm", "scalar"] as const;
@@ -50,6 +50,8 @@ export async function createKernels(backend: Backend, { threads, scalarOnly, act
   const { spawn, parallelism } = await threading();
   return wasmKernels({ threads: threads ?? parallelism, spawn, activations });
 }
+
+export { startProbe };
 
 const MOST_THREADS = 256;
 

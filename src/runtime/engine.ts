@@ -13,7 +13,7 @@ import { Ledger, type OpHook } from "../tensor/ledger.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import { type ActivationFormat, Ops } from "../tensor/ops.ts";
 import { breakdown } from "../tensor/totals.ts";
-import { createKernels, type KernelFacts, kernelFacts } from "./backend.ts";
+import { createKernels, type KernelFacts, kernelFacts, startProbe } from "./backend.ts";
 import { BatchLoop } from "./batch-loop.ts";
 import { type ChatFormat, chatFormat, type ChatMessage, type ChatPrompt, type ChatTemplateOptions } from "./chat.ts";
 import { checkLimits, checkSpeculation, type EngineOptions, type GenerateParams, resolveContext, resolveWindow } from "./engine-options.ts";
@@ -100,6 +100,7 @@ export class Engine {
    */
   static async load(from: string | ByteSource, options: EngineOptions = {}): Promise<Engine> {
     const started = performance.now();
+    if (options.backend !== "scalar") startProbe();
     const source = await sourceOf(from);
     try {
       const tokenizer = options.tokenizer === undefined ? undefined : await sourceOf(options.tokenizer);

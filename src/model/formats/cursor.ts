@@ -7,6 +7,27 @@ const WINDOW = 256 * 1024;
 /** The longest string or array that is read, in bytes: what a header may make memwall allocate in one piece. */
 const MAX_PIECE = 1 << 28;
 
+/** What stands before each text of an array while they are decoded: bytes ff 00 00 00 00 00 00 00, in place of its length. */
+const MARK = "\ufffd\0\0\0\0\0\0\0";
+
+/**
+ * Decodes all and cuts them apart: a decoder costs far more for each call than for each byte. A mark's first byte is never UTF-8, so no text
+ * around it changes, and a text with a mark in it shows in the count.
+ */
+function decodeTexts(pieces: readonly Uint8Array[], lengths: Uint32Array, decoder: TextDecoder): string[] {
+  const bytes = new Uint8Array(pieces.reduce((sum, piece) => sum + piece.length, 0));
+  let at = 0;
+  for (const piece of pieces) {
+    bytes.set(piece, at);
+    at += piece.length;
+  }
+  const texts = decoder.decode(bytes).split(MARK);
+  texts.shift();
+  if (texts.length === lengths.length) return texts;
+  at = 0;
+  return Array.from(lengths, (length) => decoder.decode(bytes.subarray((at += MARK.length), (at += length))));
+}
+
 /**
  * Reads a source front to back, little-endian unless told otherwise, through a window, so that a header of many small fields costs few reads and a
  * large file is never held in memory. Every method takes `what`, the name of what is being read for messages, and throws a
@@ -36,6 +57,8 @@ export interface Cursor {
   readonly numbers: (length: number, width: number, what: string) => Uint8Array<ArrayBuffer>;
   /** UTF-8 text of `length` bytes; malformed bytes become U+FFFD. */
   readonly text: (length: number, what: string) => string;
+  /** `count` texts, each with its length in 64 bits before it: they are decoded when somebody asks. */
+  readonly texts: (count: number, what: string) => () => string[];
 }
 
 /** A cursor at byte 0 of `source`. */
@@ -96,12 +119,38 @@ export function openCursor(source: ByteSource, windowBytes = WINDOW): Cursor {
     return decoder.decode(window.subarray(start, start + length));
   }
 
-  function count(what: string, each: number): number {
+  function claim(what: string, each: number): number {
     const start = at;
     const claimed = view.getBigUint64(take(8, what), little);
     const most = Math.floor((size - at) / each);
     if (claimed > BigInt(most)) fail(`${what}: expected at most ${most}, as no more fit into the rest of the file, found ${claimed} (truncated?)`, start);
     return Number(claimed);
+  }
+
+  function texts(count: number, what: string): () => string[] {
+    const [start, lengths, pieces] = [at, new Uint32Array(count), [] as Uint8Array[]];
+    for (let known = 0; known < count; ) {
+      // Those that lie whole in the window: nearly all, and a vocabulary has so many that each step here counts.
+      const first = at - windowStart;
+      let from = first;
+      while (little && known < count && from + 8 <= windowLength) {
+        const length = window[from] | (window[from + 1] << 8);
+        if (window[from + 2] | window[from + 3] | window[from + 4] | window[from + 5] | window[from + 6] | window[from + 7] || from + 8 + length > windowLength) break;
+        window[from] = 0xff;
+        window[from + 1] = 0;
+        lengths[known++] = length;
+        from += 8 + length;
+      }
+      if (from > first) pieces.push(window.slice(first, from));
+      at += from - first;
+      if (known === count) break;
+      // One that the window cuts, that is very long, or that is wrong.
+      const length = claim(what, 1);
+      pieces.push(Uint8Array.of(0xff, 0, 0, 0, 0, 0, 0, 0), bytes(length, what));
+      lengths[known++] = length;
+      if (at - start > MAX_PIECE) fail(`expected at most ${MAX_PIECE} bytes of ${what}, found more`, start);
+    }
+    return () => decodeTexts(pieces, lengths, decoder);
   }
 
   return {
@@ -113,10 +162,11 @@ export function openCursor(source: ByteSource, windowBytes = WINDOW): Cursor {
     i32: (what) => view.getInt32(take(4, what), little),
     f32: (what) => view.getFloat32(take(4, what), little),
     u64: (what) => view.getBigUint64(take(8, what), little),
-    count,
+    count: claim,
     bytes,
     numbers,
     turnBigEndian: () => void (little = false),
     text,
+    texts,
   };
 }

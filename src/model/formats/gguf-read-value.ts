@@ -53,7 +53,7 @@ function readArray(cursor: Cursor, what: string, depth: number): GgufArray {
     case "array":
       return { type, itemType, value: items(() => readArray(cursor, what, depth + 1)) };
     case "string":
-      return { type, itemType, value: items(() => readString(cursor, what)) };
+      return stringArray(cursor.texts(length, what));
     case "bool":
       return { type, itemType, value: items(() => readBool(cursor, what)) };
     case "uint64":
@@ -62,6 +62,18 @@ function readArray(cursor: Cursor, what: string, depth: number): GgufArray {
     default:
       return { type, itemType, value: VIEWS[itemType](cursor.numbers(length * GGUF_TYPE_BYTES[itemType], GGUF_TYPE_BYTES[itemType], what).buffer) };
   }
+}
+
+/** Decoded when somebody first looks: a vocabulary's merges are as many as its tokens, and not all who load a model encode text. */
+function stringArray(decode: () => string[]): GgufArray {
+  let known: string[] | undefined;
+  return {
+    type: "array",
+    itemType: "string",
+    get value() {
+      return (known ??= decode());
+    },
+  };
 }
 
 function readType(cursor: Cursor, what: string): GgufType {

@@ -97,9 +97,14 @@ export function getBool(file: HasMetadata, key: string, fallback?: boolean): boo
 
 /** An array of strings under `key`. @throws FormatError when it is missing without a fallback, or is something else. */
 export function getStrings(file: HasMetadata, key: string, fallback?: readonly string[]): readonly string[] {
-  const found = lookup(file, key, "an array of strings", fallback);
-  if (found === undefined) return fallback!;
-  return found.type === "array" && found.itemType === "string" ? found.value : wrongType(file, key, "an array of strings", found);
+  return file.metadata.has(key) || fallback === undefined ? laterStrings(file, key).value : fallback;
+}
+
+/** The same, not decoded yet. */
+export function laterStrings(file: HasMetadata, key: string): { readonly value: readonly string[] } {
+  const expected = "an array of strings";
+  const found = lookup(file, key, expected, undefined);
+  return found?.type === "array" && found.itemType === "string" ? found : wrongType(file, key, expected, found!);
 }
 
 /**

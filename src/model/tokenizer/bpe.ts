@@ -8,8 +8,8 @@ import { TokenType, vocabulary, type Vocabulary, type VocabularyInit } from "./v
 
 /** A byte-level BPE vocabulary. Token names spell bytes as characters: "Ġ" is a space (Radford et al. 2019, GPT-2's encoder.py). */
 export interface BpeInit extends VocabularyInit {
-  /** Pairs of symbols that merge, a space between the two; the first of the list merges first. */
-  merges: readonly string[];
+  /** Pairs of symbols that merge, a space between the two; the first of the list merges first. Looked at when text is first encoded. */
+  merges: { readonly value: readonly string[] };
   /** How text is cut into words; merges do not cross them. */
   pre: PreTokenizer;
 }
@@ -17,7 +17,7 @@ export interface BpeInit extends VocabularyInit {
 /**
  * The tokenizer that GGUF calls `gpt2`: text is cut into words, a word's UTF-8 bytes are merged by the list of merges. Ids equal those of
  * llama.cpp. A merged symbol that is no token is spelled in its bytes' tokens, and a byte without a token is left out, as there.
- * @throws FormatError when the vocabulary is not consistent or a merge is not a pair.
+ * @throws FormatError when the vocabulary is not consistent; its `encode`, when a merge is not a pair.
  */
 export function bpeTokenizer(init: BpeInit): Tokenizer {
   const vocab = vocabulary(init);
@@ -38,13 +38,14 @@ export function bpeTokenizer(init: BpeInit): Tokenizer {
 const WORD_LENGTH = 32;
 const WORD_COUNT = 1 << 16;
 
-function textEncoder(vocab: Vocabulary, lines: readonly string[], pre: PreTokenizer): (text: string, out: number[]) => void {
-  const encodeWord = wordEncoder(vocab, lines, pre.wholeWords === true);
+function textEncoder(vocab: Vocabulary, merges: BpeInit["merges"], pre: PreTokenizer): (text: string, out: number[]) => void {
+  let encodeWord: ReturnType<typeof wordEncoder> | undefined;
   const known = new Map<string, readonly number[]>();
   return (text, out) => {
     for (const word of cutWords(text, pre)) {
       let ids = known.get(word);
       if (ids === undefined) {
+        encodeWord ??= wordEncoder(vocab, merges.value, pre.wholeWords === true);
         ids = encodeWord(word);
         if (word.length <= WORD_LENGTH) {
           if (known.size >= WORD_COUNT) known.clear();
@@ -67,14 +68,14 @@ function wordEncoder({ tokens, ids, source }: Vocabulary, lines: readonly string
   };
   const byteSymbols = Int32Array.from(BYTE_CHARACTERS, symbolOf);
 
+  for (let index = 0; index < lines.length; index++) {
+    const space = lines[index].indexOf(" ", 1);
+    if (space > 0 && space < lines[index].length - 1) continue;
+    throw new FormatError(source, `merge ${index}: expected two symbols with a space between them, found ${quote(lines[index])}`);
+  }
   const order = new Map<string, number>();
-  lines.forEach((line, index) => {
-    const space = line.indexOf(" ", 1);
-    if (space < 0 || space === line.length - 1) {
-      throw new FormatError(source, `merge ${index}: expected two symbols with a space between them, found ${quote(line)}`);
-    }
-    if (!order.has(line)) order.set(line, index);
-  });
+  // From the last on, so that of equal lines the first counts.
+  for (let index = lines.length - 1; index >= 0; index--) order.set(lines[index], index);
   const result = new Int32Array(lines.length);
   const merge = symbolMerger({
     find: cachedFind((left, right) => {
@@ -83,7 +84,6 @@ function wordEncoder({ tokens, ids, source }: Vocabulary, lines: readonly string
       result[found] = symbolOf(symbols[left] + symbols[right]);
       return found;
     }),
-    rank: Int32Array.from(lines.keys()),
     result,
   });
 

@@ -18,7 +18,7 @@ export interface TokenizerParts {
 /** Puts a tokenizer together: special tokens and space prefixes around `encodeText`, streaming around `bytes`. */
 export function buildTokenizer(words: Vocabulary, parts: TokenizerParts): Tokenizer {
   const { tokens, types } = words;
-  const split = { plain: splitter(words, [TokenType.userDefined]), special: splitter(words, [TokenType.userDefined, TokenType.control, TokenType.unknown]) };
+  const split = splitters(words);
   const shown: Uint8Array[] = [];
   const bytes = (id: number): Uint8Array => {
     checkId(id, tokens.length);
@@ -54,8 +54,14 @@ export function buildTokenizer(words: Vocabulary, parts: TokenizerParts): Tokeni
   };
 }
 
-function splitter({ tokens, types }: Vocabulary, wanted: readonly number[]): SpecialSplitter {
-  const names = new Map<string, number>();
-  for (let id = 0; id < tokens.length; id++) if (wanted.includes(types[id]) && tokens[id] !== "") names.set(tokens[id], id);
-  return specialSplitter(names);
+function splitters({ tokens, types }: Vocabulary): { plain: SpecialSplitter; special: SpecialSplitter } {
+  const { userDefined, control, unknown } = TokenType;
+  const [plain, special] = [new Map<string, number>(), new Map<string, number>()];
+  for (let id = 0; id < tokens.length; id++) {
+    const type = types[id];
+    if ((type !== userDefined && type !== control && type !== unknown) || tokens[id] === "") continue;
+    special.set(tokens[id], id);
+    if (type === userDefined) plain.set(tokens[id], id);
+  }
+  return { plain: specialSplitter(plain), special: specialSplitter(special) };
 }

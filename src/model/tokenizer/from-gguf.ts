@@ -1,5 +1,5 @@
 import { FormatError, quote } from "../formats/errors.ts";
-import { getBool, getNumber, getNumbers, getString, getStrings, type HasMetadata } from "../formats/gguf-values.ts";
+import { getBool, getNumber, getNumbers, getString, getStrings, type HasMetadata, laterStrings } from "../formats/gguf-values.ts";
 import { bpeTokenizer } from "./bpe.ts";
 import { endIds, namedEnds } from "./ends.ts";
 import { PRE_TOKENIZERS } from "./pretokenize.ts";
@@ -49,7 +49,7 @@ function gpt2Model(file: HasMetadata): Tokenizer {
     throw new FormatError(file.name, `key "tokenizer.ggml.pre": expected one of ${known}, found ${quote(name)}`);
   }
   const addBos = getBool(file, "tokenizer.ggml.add_bos_token", pre.addBos === true);
-  return bpeTokenizer({ ...common, merges: getStrings(file, "tokenizer.ggml.merges"), pre, addBos: addBos && common.bos !== undefined });
+  return bpeTokenizer({ ...common, merges: laterStrings(file, "tokenizer.ggml.merges"), pre, addBos: addBos && common.bos !== undefined });
 }
 
 /** What the vocabularies of all models have. */
@@ -60,7 +60,7 @@ function readCommon(file: HasMetadata) {
     return file.metadata.has(key) ? getNumber(file, key) : undefined;
   };
   const types = file.metadata.has("tokenizer.ggml.token_type")
-    ? Uint8Array.from(getNumbers(file, "tokenizer.ggml.token_type"))
+    ? new Uint8Array(getNumbers(file, "tokenizer.ggml.token_type"))
     : undefined;
   const named = namedEnds(tokens);
   // Such a token is control, also where a file calls it something else.

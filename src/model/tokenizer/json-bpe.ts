@@ -81,7 +81,7 @@ function readMerges(node: JsonNode, ids: ReadonlyMap<string, number>, prefix: nu
     pairs.set(id(left), id(right), index);
     result[index] = id(left + right.slice(prefix));
   });
-  return symbolMerger({ find: cachedFind(pairs.get), rank: Int32Array.from(result.keys()), result });
+  return symbolMerger({ find: cachedFind(pairs.get), result });
 }
 
 function halves(node: JsonNode, entry: unknown, index: number): readonly [string, string] {

@@ -2,8 +2,8 @@
 export interface Merges {
   /** The merge of two neighbouring symbols, or -1 when they do not merge. */
   find(left: number, right: number): number;
-  /** By merge: how early it happens, 0 first; below 2^21. */
-  readonly rank: ArrayLike<number>;
+  /** By merge: how early it happens, 0 first; below 2^21. Default: in the order of their numbers. */
+  readonly rank?: ArrayLike<number>;
   /** By merge: the symbol it makes. */
   readonly result: ArrayLike<number>;
 }
@@ -43,7 +43,7 @@ function mergeIn({ previous, next, keys, found }: ReturnType<typeof scratch>, sy
   const push = (left: number, right: number): void => {
     const merge = merges.find(symbols[left], symbols[right]);
     if (merge < 0) return;
-    const key = rank[merge] * stride + left;
+    const key = (rank ? rank[merge] : merge) * stride + left;
     let at = size++;
     while (at > 0) {
       const parent = (at - 1) >> 1;

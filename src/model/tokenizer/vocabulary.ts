@@ -52,14 +52,14 @@ export function vocabulary(init: VocabularyInit): Vocabulary {
     throw new FormatError(source, `token types: expected ${tokens.length}, one for each token, found ${init.types.length}`);
   }
   const ids = new Map<string, number>();
-  for (let id = 0; id < tokens.length; id++) {
+  for (let id = 0, named = 0; id < tokens.length; id++) {
     const text = tokens[id];
     if (text === "") continue;
-    const other = ids.get(text);
-    if (other !== undefined) throw new FormatError(source, `token ${quote(text)} occurs twice, as ids ${other} and ${id}`);
     ids.set(text, id);
+    if (ids.size === ++named) continue;
+    throw new FormatError(source, `token ${quote(text)} occurs twice, as ids ${tokens.indexOf(text)} and ${id}`);
   }
-  const types = init.types === undefined ? guessTypes(tokens, bos, eos, unk) : Uint8Array.from(init.types);
+  const types = init.types === undefined ? guessTypes(tokens, bos, eos, unk) : new Uint8Array(init.types);
   return { tokens, types, ids, bos, eos, unk, addBos: init.addBos ?? bos !== undefined, source };
 }
 

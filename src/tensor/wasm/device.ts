@@ -27,7 +27,7 @@ export interface DeviceOptions {
   readonly maxBytes?: number;
 }
 
-/** Milliseconds that the first threads may take to start; later ones join when they come. */
+/** Milliseconds that threads may take to start before one who asks for their number gets it without them. */
 const START_LIMIT = 2000;
 
 type Kernel = (first: number, last: number) => void;
@@ -45,6 +45,8 @@ export class Device {
   private readonly workers: { terminate(): void }[] = [];
   private readonly buffers = new WeakSet<ArrayBufferLike>();
   private lastBuffer: ArrayBufferLike;
+  /** When nobody waits any longer for threads to start. */
+  private readonly startLimit = performance.now() + START_LIMIT;
   private closed = false;
 
   constructor(kernels: KernelOptions, { threads, spawn, maxBytes }: DeviceOptions) {
@@ -73,12 +75,13 @@ export class Device {
         break;
       }
     }
-    this.awaitWorkers(START_LIMIT);
   }
 
-  /** Threads that compute now. */
+  /** Threads that compute: at the first time this waits for those that are starting. Jobs do not; threads join them when they come. */
   get threads(): number {
-    return this.closed ? 1 : 1 + this.control[STARTED / 4];
+    if (this.closed) return 1;
+    this.awaitWorkers();
+    return 1 + this.control[STARTED / 4];
   }
 
   /** Threads that may ever compute: those that have not started yet included. */
@@ -87,11 +90,10 @@ export class Device {
   }
 
   /** Waits until all workers have started or the time is over. */
-  private awaitWorkers(milliseconds: number): void {
-    const end = performance.now() + milliseconds;
+  private awaitWorkers(): void {
     for (;;) {
       const started = Atomics.load(this.control, STARTED / 4);
-      const left = end - performance.now();
+      const left = this.startLimit - performance.now();
       if (started >= this.workers.length || left <= 0) return;
       Atomics.wait(this.control, STARTED / 4, started, left);
     }

@@ -18,7 +18,7 @@ import { selection } from "./select.ts";
 export type { Spawn, WorkerData } from "./device.ts";
 export { WORKER_BODY } from "./device.ts";
 export type { Probe, RelaxedDot } from "./probe.ts";
-export { probe } from "./probe.ts";
+export { probe, startProbe } from "./probe.ts";
 
 export interface WasmOptions {
   /** Threads that compute, the calling one included; more than one needs `spawn`. Default 1. */

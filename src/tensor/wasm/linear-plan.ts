@@ -132,8 +132,8 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const kernel = format[how];
     if (m * bytes < ALONE) device.run(kernel, tiles);
     else {
-      const wanted = m === 1 ? Math.min(GEMV_CHUNK[1], Math.max(GEMV_CHUNK[0], bytes / (8 * device.threads))) : GEMM_CHUNK;
-      const chunk = Math.min(Math.ceil(tiles / (4 * device.threads)), Math.ceil((wanted * tiles) / bytes));
+      const wanted = m === 1 ? Math.min(GEMV_CHUNK[1], Math.max(GEMV_CHUNK[0], bytes / (8 * device.mostThreads))) : GEMM_CHUNK;
+      const chunk = Math.min(Math.ceil(tiles / (4 * device.mostThreads)), Math.ceil((wanted * tiles) / bytes));
       device.runAll(kernel, tiles, Math.max(1, chunk));
     }
   };

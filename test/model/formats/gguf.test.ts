@@ -5,6 +5,7 @@ import { getBool, getNumber, getNumbers, getString, getStrings, type GgufArray, 
 import { ggufBytes } from "../../../src/model/formats/gguf-write.ts";
 import { memorySource, type ByteSource } from "../../../src/model/formats/source.ts";
 import { GGML_TYPES } from "../../../src/quant/ggml.ts";
+import { random } from "../../../src/tensor/random.ts";
 
 const read = (bytes: Uint8Array) => readGguf(memorySource("m.gguf", bytes));
 
@@ -120,6 +121,34 @@ describe("readGguf", () => {
     expect(readGguf(counting).metadata.get("tokens")!.value).toEqual(tokens);
     expect(most).toBeLessThanOrEqual(256 * 1024);
     expect(reads).toBeLessThanOrEqual(Math.ceil(header / (200 * 1024)) + 1);
+  });
+});
+
+describe("an array of strings", () => {
+  const mark = [0xff, 0, 0, 0, 0, 0, 0, 0];
+
+  it("holds what each string's bytes say, whatever stands beside it", () => {
+    const draw = random(5);
+    const below = (n: number) => Math.floor(draw() * n);
+    // UTF-8 and its beginnings and ends, what is none, and what marks lengths inside of the reader.
+    const pieces = [[0x61], [0xc4, 0xa0], [0xe2, 0x96, 0x81], [0xf0, 0x9f, 0xa7, 0xb1], [0xe2, 0x96], [0x81], [0xf0], [0xff], [0], [0xef, 0xbf, 0xbd], [0xef, 0xbb, 0xbf], [0xef, 0xbf, 0xbd, 0, 0, 0, 0, 0, 0, 0], mark];
+    for (let round = 0; round < 200; round++) {
+      const used = pieces.slice(0, round % 4 === 0 ? 4 : pieces.length);
+      const texts = Array.from({ length: below(20) }, () => {
+        if (round % 50 === 1 && below(8) === 0) return new Uint8Array([65_530, 65_536, 262_140, 300_000][below(4)]).fill(0x62);
+        return Uint8Array.from(Array.from({ length: below(6) }, () => used[below(used.length)]).flat());
+      });
+      const places = texts.map((bytes) => "x".repeat(bytes.length));
+      const file = ggufBytes({ metadata: new Map([["s", { type: "array", itemType: "string", value: places }]]), tensors: [] });
+      // The header, the key's name, its type, the items' type and their number: 24 + 9 + 4 + 4 + 8 bytes.
+      let at = 49;
+      for (const bytes of texts) {
+        file.set(bytes, at + 8);
+        at += 8 + bytes.length;
+      }
+      const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+      expect(read(file).metadata.get("s")!.value).toEqual(texts.map((bytes) => decoder.decode(bytes)));
+    }
   });
 });
 

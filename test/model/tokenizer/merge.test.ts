@@ -3,7 +3,7 @@ import { cachedFind, symbolMerger, type Merges } from "../../../src/model/tokeni
 import { randomInts } from "./support.ts";
 
 /** Random merges over symbols 0 to `base - 1`; each merge makes a new symbol. Some ranks are equal. */
-function randomMerges(random: (n: number) => number, base: number, count: number): Merges & { finds: () => number } {
+function randomMerges(random: (n: number) => number, base: number, count: number): Required<Merges> & { finds: () => number } {
   const table = new Map<string, number>();
   const rank: number[] = [];
   const result: number[] = [];
@@ -22,7 +22,7 @@ function randomMerges(random: (n: number) => number, base: number, count: number
 }
 
 /** The definition, word for word: look at all neighbours, merge the best, start again. */
-function naive(symbols: number[], { find, rank, result }: Merges): number[] {
+function naive(symbols: number[], { find, rank, result }: Required<Merges>): number[] {
   let best = -1;
   for (let i = 0; i + 1 < symbols.length; i++) {
     const merge = find(symbols[i], symbols[i + 1]);
