@@ -7,9 +7,10 @@ const SAMPLE = 64;
 
 /**
  * What tells one model from another: SHA-256 over the config, every tensor's name, type and shape, samples of its bytes, and `scheme`,
- * which says in what formats the weights are computed with. Takes a few small reads a tensor, whatever the model's size.
+ * which says in what formats the weights are computed with. Takes a few small reads a tensor, whatever the model's size; they are hashed when
+ * somebody asks.
  */
-export function fingerprint({ source, tensors }: WeightFile, config: ModelConfig, scheme: unknown): string {
+export function fingerprint({ source, tensors }: WeightFile, config: ModelConfig, scheme: unknown): () => string {
   const parts = [new TextEncoder().encode(JSON.stringify([config, scheme]))];
   for (const { name, type, shape, offset, bytes } of tensors.values()) {
     parts.push(new TextEncoder().encode(JSON.stringify([name, type, shape])));
@@ -20,5 +21,6 @@ export function fingerprint({ source, tensors }: WeightFile, config: ModelConfig
       parts.push(sample);
     }
   }
-  return hex(sha256(...parts));
+  let known: string | undefined;
+  return () => (known ??= hex(sha256(...parts)));
 }

@@ -100,12 +100,14 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     const known = asStored ? undefined : columnImportance(name, scheme, sparsity, calibration, folds);
     // What attention sees is no input of the output projection where attention is latent.
     const importance = known?.length === cols ? known : undefined;
+    // What kernels may do by themselves: keep blocks as they are, or round floats.
+    const plain = factor === 1 && (asStored || (!fold && !importance && nativeDtype(info.type) === "f32"));
     const rowBytes = rowSize(file, info);
     // Whole tiles of 8 rows, as some kernels pack them.
     const step = Math.max(8, Math.floor(CHUNK_BYTES / rowBytes / 8) * 8);
     for (let row = 0; row < rows && !costsOnly; row += step) {
       const count = Math.min(step, rows - row);
-      const packed = asStored && factor === 1 && packer.writeBlocks?.(info.type, count, (bytes) => file.source.read(info.offset + row * rowBytes, bytes));
+      const packed = plain && packer.writeBlocks?.(info.type, count, (bytes) => file.source.read(info.offset + row * rowBytes, bytes));
       if (packed) {
         progress(count * rowBytes);
         continue;

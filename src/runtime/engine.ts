@@ -118,7 +118,13 @@ export class Engine {
         const ledger = new Ledger(Boolean(options.ledger), typeof options.ledger === "object" ? options.ledger : {});
         const ops = new Ops(kernels, ledger, { ...options, activations: opsActivations(kernels, schemes.activations) });
         const { name, vocabSize } = file.config;
-        const identity = { name, vocabSize, fingerprint: fingerprint(file, file.config, [schemes.load, schemes.activations.dtype]) };
+        const hash = fingerprint(file, file.config, [schemes.load, schemes.activations.dtype]);
+        const identity: SnapshotModel = {
+          ...{ name, vocabSize },
+          get fingerprint() {
+            return hash();
+          },
+        };
         const { draftModel, maxSequences = DEFAULT_SEQUENCES } = options;
         if (draftModel !== undefined) draft = await DraftModel.load(draftModel, file, { ...options, context, maxSequences });
         return new Engine(file, model, ops, options, identity, performance.now() - started, draft);

@@ -87,8 +87,8 @@ export interface WeightPacker {
   /** `rows` is f32, int8, int4 or sparse, as announced to `packer`; its memory may be reused after the call. */
   write(rows: Tensor): void;
   /**
-   * The same for `rows` rows as they stand in a file of GGML type `type`, which `read` puts where they are wanted. False: not this way, the
-   * rows are still to be written. Whoever asks calls `read` at most once.
+   * The same for `rows` rows as they stand in a file of GGML type `type`, which `read` puts where they are wanted; floats are rounded as
+   * `quantiseRows` does. False: not this way, the rows are still to be written. `read` is called at most once.
    */
   writeBlocks?(type: string, rows: number, read: (target: Uint8Array) => void): boolean;
   /** @throws Error when rows are missing. */

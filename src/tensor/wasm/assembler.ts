@@ -217,6 +217,8 @@ export const i16x8 = { ...plain("i16x8", PLAIN.i16x8), ...lanes("i16x8", LANE.i1
 export const i32x4 = { ...plain("i32x4", PLAIN.i32x4), ...lanes("i32x4", LANE.i32x4), const: (n: number) => vector(new Uint8Array(new Int32Array(4).fill(n).buffer)) };
 export const f32x4 = { ...plain("f32x4", PLAIN.f32x4), ...lanes("f32x4", LANE.f32x4), const: (n: number) => vector(new Uint8Array(new Float32Array(4).fill(n).buffer)) };
 
+export const f64x2 = { ...plain("f64x2", PLAIN.f64x2), const: (n: number) => vector(new Uint8Array(new Float64Array(2).fill(n).buffer)) };
+
 /** A new local of the function under construction, zero at first; `initial` sets it here. */
 export function local<T extends ValueType>(type: T, initial?: Operand<T>): Local<T> {
   if (!building) fail("a local outside of a function");

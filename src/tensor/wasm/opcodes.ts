@@ -78,6 +78,8 @@ export const PLAIN = {
     reinterpret_i32: [0xbe, "f32", "i32"],
   },
   f64: {
+    promote_f32: [0xbb, "f64", "f32"],
+    div: binary(0xa3, "f64"),
     sqrt: unary(0x9f, "f64"),
     add: binary(0xa0, "f64"),
     gt: compare(0x64, "f64"),
@@ -129,6 +131,7 @@ export const PLAIN = {
     dot_i16x8_s: v2(0xba),
     extadd_pairwise_i16x8_s: v1(0x7e),
     trunc_sat_f32x4_s: v1(0xf8),
+    trunc_sat_f64x2_s_zero: v1(0xfc),
     relaxed_dot_i8x16_i7x16_add_s: v3(0x113),
   },
   f32x4: {
@@ -150,6 +153,14 @@ export const PLAIN = {
     pmax: v2(0xeb),
     convert_i32x4_s: v1(0xfa),
     relaxed_madd: v3(0x105),
+  },
+  f64x2: {
+    splat: splat(0x14, "f64"),
+    gt: v2(0x4a),
+    ceil: v1(0x74),
+    sub: v2(0xf1),
+    mul: v2(0xf2),
+    promote_low_f32x4: v1(0x5f),
   },
 } as const satisfies Record<string, Record<string, Signature>>;
 

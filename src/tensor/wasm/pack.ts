@@ -1,6 +1,7 @@
 import type { WeightPacker, WeightSpec } from "../kernels.ts";
 import { Tensor } from "../tensor.ts";
 import type { Device, Workspace } from "./device.ts";
+import { FLOAT_TYPES } from "./kernels/pack-floats.ts";
 import { decodeHalf, encodeHalf, f32PackedBytes, GROUP, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
 
 /** Bytes of a file that a thread packs at a time. */
@@ -146,18 +147,22 @@ function tilePacker(device: Device, staging: Workspace, flip: number, spec: Weig
   };
 
   const padded = new Uint8Array(groups * GROUP);
-  const fileType = format === "int8" ? "Q8_0" : "Q4_0";
-  const blockBytes = format === "int8" ? 34 : 18;
+  const own = format === "int8" ? "Q8_0" : "Q4_0";
+  const groupBytes = (type: string): number => (type === own ? (format === "int8" ? 34 : 18) : type === "F32" ? 128 : 64);
   return {
     writeBlocks(type, rows, read) {
-      if (!half || type !== fileType || spec.group !== GROUP || cols % GROUP !== 0 || done % TILE_ROWS !== 0) return false;
+      const float = (FLOAT_TYPES as readonly string[]).indexOf(type);
+      if ((type === own ? !half : float < 0) || spec.group !== GROUP || cols % GROUP !== 0 || done % TILE_ROWS !== 0) return false;
       if (done + rows > rowCount) throw new RangeError(`${name}: expected at most ${rowCount - done} more rows, found ${rows}`);
-      const bytes = rows * groups * blockBytes;
+      // Scales that are a largest value over 127 or 7 have 32 bits.
+      if (half && float >= 0) widen();
+      const rowBytes = groups * groupBytes(type);
+      const bytes = rows * rowBytes;
       const address = staging.ensure(bytes + 4);
       staging.ints[0] = 0;
       read(new Uint8Array(staging.ints.buffer, address + 4, bytes));
-      device.params.set([address + 4, target.byteOffset + (done >> 3) * groups * stride, rows, groups, stride, flip, address]);
-      device.runAll(device.kernel(`pack_${format}`), Math.ceil(rows / TILE_ROWS), Math.max(1, Math.floor(PACK_CHUNK / (TILE_ROWS * groups * blockBytes))));
+      device.params.set([address + 4, target.byteOffset + (done >> 3) * groups * stride, rows, groups, stride, flip, address, float]);
+      device.runAll(device.kernel(`${float < 0 ? "pack" : "round"}_${format}`), Math.ceil(rows / TILE_ROWS), Math.max(1, Math.floor(PACK_CHUNK / (TILE_ROWS * rowBytes))));
       if (staging.ints[0] !== 0) return false;
       done += rows;
       return true;

@@ -9,6 +9,7 @@ import { emitWiden } from "./kernels/linear-widen.ts";
 import { emitNorms, emitQuantisedNorms, emitRope } from "./kernels/norm.ts";
 import { emitLogits, emitPointwise, emitSoftmax, GATED } from "./kernels/pointwise.ts";
 import { emitPack } from "./kernels/pack.ts";
+import { emitPackFloats } from "./kernels/pack-floats.ts";
 import { emitPool } from "./kernels/pool.ts";
 import type { BlockOrder } from "./kernels/quantise.ts";
 import { emitQuantise } from "./kernels/quantise.ts";
@@ -76,6 +77,7 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
   emitAttention(emitter);
   emitKvWrite(emitter);
   emitPack(emitter);
+  emitPackFloats(emitter);
   emitReadBandwidth(emitter);
   emitPool(emitter, memory.shared);
   return { code: module.encode(), kernels: module.kernelNames };

@@ -1,7 +1,10 @@
 import { describe, expect, it } from "vitest";
+import { f32ToF16 } from "../../../src/quant/float16.ts";
 import { decodeRows } from "../../../src/quant/ggml.ts";
+import { quantiseRows } from "../../../src/quant/groups.ts";
 import { zeros } from "../../../src/tensor/tensor.ts";
 import { wasmKernels } from "../../../src/tensor/wasm/index.ts";
+import { encodeHalf } from "../../../src/tensor/wasm/layout.ts";
 import { random, release, sameBits } from "./helpers.ts";
 
 const kernels = wasmKernels();
@@ -67,5 +70,78 @@ describe.each(["Q8_0", "Q4_0"] as const)("blocks of %s, packed as the file has t
     direct.write(canonical(bytes, 20, 64).slice(0, 3));
     expect(direct.writeBlocks!(type, 8, never)).toBe(false);
     expect(() => packer(4, 64).writeBlocks!(type, 8, never)).toThrow(/at most 4 more rows, found 8/);
+  });
+});
+
+describe.each(["F32", "F16", "BF16"] as const)("floats of %s, rounded by the kernels", (type) => {
+  const width = type === "F32" ? 4 : 2;
+  const floatsOf = (bytes: Uint8Array, rows: number, cols: number) => {
+    const tensor = zeros("f32", [rows, cols]);
+    expect(decodeRows(type, bytes, tensor)).toBe(-1);
+    return tensor;
+  };
+  /** The bits of a value of the type: of any finite one, of one near others of its group, or of one that lies between two levels. */
+  const drawBits = ({ next, int }: ReturnType<typeof random>, kind: number): number => {
+    const sign = int(0, 1);
+    const f32 = new Float32Array(1);
+    if (kind === 0) f32[0] = (next() - 0.5) * 2 ** int(-3, 3);
+    else if (kind === 1) f32[0] = [0, -0, 127, 7, int(-127, 127) + 0.5, int(-7, 7) + 0.5, int(-127, 127) * 2 ** -24, 65504][int(0, 7)];
+    else if (type === "F16") return (sign << 15) | int(0, (31 << 10) - 1);
+    else f32[0] = (1 - 2 * sign) * (1 + next()) * 2 ** int(-100, 126);
+    const word = new Uint32Array(f32.buffer)[0];
+    return type === "F32" ? word : type === "F16" ? f32ToF16(f32[0]) : word >>> 16;
+  };
+  const draw = (seed: number, rows: number, cols: number): Uint8Array<ArrayBuffer> => {
+    const rng = random(seed);
+    const count = rows * cols;
+    const values = type === "F32" ? new Uint32Array(count) : new Uint16Array(count);
+    for (let group = 0; group < count; group += 32) {
+      const kind = rng.int(0, 3);
+      for (let i = group; i < group + 32; i++) values[i] = kind === 3 ? 0 : drawBits(rng, kind);
+    }
+    return new Uint8Array(values.buffer);
+  };
+
+  it.each(["int8", "int4"] as const)("give the bytes of %s that the plain loops give", (dtype) => {
+    for (let round = 0; round < 60; round++) {
+      const { int } = random(round);
+      const [rows, cols] = [int(1, 40), 32 * int(1, 9)];
+      const bytes = draw(round + 1, rows, cols);
+      const spec = { name: "w", dtype, shape: [rows, cols], group: 32 };
+      const [direct, plain] = [kernels.packer(spec), kernels.packer(spec)];
+      const quantised = quantiseRows(floatsOf(bytes, rows, cols), dtype);
+      const step = 8 * int(1, 5);
+      for (let row = 0; row < rows; row += step) {
+        const count = Math.min(step, rows - row);
+        expect(direct.writeBlocks!(type, count, (target) => target.set(bytes.subarray(row * cols * width, (row + count) * cols * width)))).toBe(true);
+      }
+      plain.write(quantised);
+      const [a, b] = [direct.finish(), plain.finish()];
+      if (a.bytes === b.bytes) expect(sameBits(a, b)).toBe(true);
+      else expect(quantised.scales!.every((scale) => encodeHalf(scale) >= 0)).toBe(true);
+      const ids = Int32Array.from({ length: rows }, (_, i) => i);
+      const [left, right] = [a, b].map((table) => {
+        const out = kernels.alloc("f32", [rows, cols]);
+        kernels.embed(out, table, ids);
+        return out;
+      });
+      expect(sameBits(left, right)).toBe(true);
+      release(kernels, a, b, left, right);
+    }
+  });
+
+  it("leave what is not finite, and scales below the normal numbers, to the caller", () => {
+    for (const [dtype, value, taken] of [
+      ...(["int8", "int4"] as const).flatMap((dtype) => [Infinity, -Infinity, NaN].map((value) => [dtype, value, false] as const)),
+      ...(type === "F16" ? [] : ([["int8", 2 ** -122, false], ["int4", 2 ** -122, true], ["int4", 2 ** -124, false]] as const)),
+    ] as const) {
+      const bytes = new Uint8Array(8 * 64 * width);
+      const word = new Uint32Array(Float32Array.of(value).buffer)[0];
+      const view = new DataView(bytes.buffer);
+      if (type === "F32") view.setUint32(4 * 77, word, true);
+      else view.setUint16(2 * 77, type === "F16" ? f32ToF16(value) : word >>> 16, true);
+      const direct = kernels.packer({ name: "w", dtype, shape: [8, 64], group: 32 });
+      expect(direct.writeBlocks!(type, 8, (target) => target.set(bytes))).toBe(taken);
+    }
   });
 });

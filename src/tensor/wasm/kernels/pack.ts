@@ -1,41 +1,52 @@
-import type { Expr, Local } from "../assembler.ts";
+import type { Expr, Local, Operand } from "../assembler.ts";
 import { f32, i32, if_, local } from "../assembler.ts";
 import { GROUP, TILE_ROWS } from "../layout.ts";
 import type { Emitter } from "./common.ts";
 import { param, range } from "./common.ts";
 
-/** Parameters of the packing kernels: file blocks, packed target, rows, groups, bytes of a tile, what is xored into every word of int8, and a word that becomes 1 for a scale that 16 bits cannot hold. */
-export const PACK_PARAMS = ["blocks", "target", "rows", "groups", "stride", "flip", "refused"] as const;
+/**
+ * Parameters of the packing kernels: rows of a file, packed target, rows, groups, bytes of a tile, what is xored into every word of int8, a word
+ * that becomes 1 for what is not for them; and of those of pack-floats.ts, the index of the file's type in FLOAT_TYPES.
+ */
+export const PACK_PARAMS = ["blocks", "target", "rows", "groups", "stride", "flip", "refused", "type"] as const;
 
 /** GGML's blocks (ggml-common.h): an f16 scale, then 32 values. */
 const FORMATS = { int8: { values: 256, blockBytes: 34 }, int4: { values: 128, blockBytes: 18 } };
 
-/** Kernels "pack_int8" and "pack_int4": rows of Q8_0 or Q4_0 blocks into tiles with half scales (layout.ts); units are tiles down. */
+/** Visits the groups of the rows of tiles [first, last): where one lies in the file (`groupBytes` bytes), its tile, and its row there. */
+export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes: Operand<"i32">, body: (from: Local<"i32">, to: Local<"i32">, at: Local<"i32">) => void): void {
+  const [groups, stride] = [local("i32", param(3)), local("i32", param(4))];
+  const [from, to] = [local("i32"), local("i32")];
+  range(first, last, 1, (tile) => {
+    const row = local("i32", i32.shl(tile, 3));
+    const end = local("i32", i32.add(row, TILE_ROWS));
+    if_(i32.gt_s(end, param(2)), () => end.set(param(2)));
+    const at = local("i32", 0);
+    range(row, end, 1, (row) => {
+      from.set(i32.add(param(0), i32.mul(i32.mul(row, groups), groupBytes)));
+      to.set(i32.add(param(1), i32.mul(i32.mul(tile, groups), stride)));
+      range(0, groups, 1, () => {
+        body(from, to, at);
+        from.add(groupBytes);
+        to.add(stride);
+      });
+      at.add(1);
+    });
+  });
+}
+
+/** Kernels "pack_int8" and "pack_int4": rows of Q8_0 or Q4_0 blocks into tiles with half scales (layout.ts), but for scales that 16 bits cannot hold; units are tiles down. */
 export function emitPack({ module }: Emitter): void {
   for (const format of ["int8", "int4"] as const) {
     const { values, blockBytes } = FORMATS[format];
     module.kernel(`pack_${format}`, (first, last) => {
-      const [groups, stride, flip] = [local("i32", param(3)), local("i32", param(4)), local("i32", param(5))];
-      const [from, to, scale] = [local("i32"), local("i32"), local("i32")];
-      range(first, last, 1, (tile) => {
-        const row = local("i32", i32.shl(tile, 3));
-        const end = local("i32", i32.add(row, TILE_ROWS));
-        if_(i32.gt_s(end, param(2)), () => end.set(param(2)));
-        const at = local("i32", 0);
-        range(row, end, 1, (row) => {
-          from.set(i32.add(param(0), i32.mul(i32.mul(row, groups), blockBytes)));
-          to.set(i32.add(param(1), i32.mul(i32.mul(tile, groups), stride)));
-          range(0, groups, 1, () => {
-            halfScale(scale, i32.load16_u(from));
-            i32.store16(i32.add(to, i32.shl(at, 1)), scale, values);
-            const place = local("i32", i32.add(to, i32.shl(at, 2)));
-            if (format === "int8") for (let word = 0; word < GROUP / 4; word++) i32.store(place, i32.xor(i32.load(from, 2 + 4 * word), flip), 32 * word);
-            else splitNibbles(from, place);
-            from.add(blockBytes);
-            to.add(stride);
-          });
-          at.add(1);
-        });
+      const [flip, scale] = [local("i32", param(5)), local("i32")];
+      groupsOfTiles(first, last, blockBytes, (from, to, at) => {
+        halfScale(scale, i32.load16_u(from));
+        i32.store16(i32.add(to, i32.shl(at, 1)), scale, values);
+        const place = local("i32", i32.add(to, i32.shl(at, 2)));
+        if (format === "int8") for (let word = 0; word < GROUP / 4; word++) i32.store(place, i32.xor(i32.load(from, 2 + 4 * word), flip), 32 * word);
+        else splitNibbles(from, place);
       });
     });
   }
