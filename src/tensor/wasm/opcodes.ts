@@ -131,7 +131,6 @@ export const PLAIN = {
     dot_i16x8_s: v2(0xba),
     extadd_pairwise_i16x8_s: v1(0x7e),
     trunc_sat_f32x4_s: v1(0xf8),
-    trunc_sat_f64x2_s_zero: v1(0xfc),
     relaxed_dot_i8x16_i7x16_add_s: v3(0x113),
   },
   f32x4: {
@@ -156,8 +155,8 @@ export const PLAIN = {
   },
   f64x2: {
     splat: splat(0x14, "f64"),
-    gt: v2(0x4a),
-    ceil: v1(0x74),
+    eq: v2(0x47),
+    add: v2(0xf0),
     sub: v2(0xf1),
     mul: v2(0xf2),
     promote_low_f32x4: v1(0x5f),

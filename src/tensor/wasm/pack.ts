@@ -105,7 +105,7 @@ function tilePacker(device: Device, staging: Workspace, flip: number, spec: Weig
     const wide = stride >> 2;
     target = claim();
     floats = new Float32Array(target.buffer, target.byteOffset, target.length);
-    for (let tile = 0; tile < tiles * groups; tile++) {
+    for (let tile = 0; tile < ((done >> 3) + 1) * groups; tile++) {
       const [from, to] = [tile * narrow, tile * wide];
       target.set(old.subarray(from, from + values / 4), to);
       for (let row = 0; row < TILE_ROWS; row++) floats[to + values / 4 + row] = decodeHalf(halves[2 * from + values / 2 + row]);
