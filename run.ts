@@ -1,45 +1,48 @@
 #!/usr/bin/env node
 import process from "node:process";
 import { parseArgs } from "node:util";
-import { batch } from "./src/runtime/commands/batch.ts";
-import { bench } from "./src/runtime/commands/bench.ts";
-import { benchAttention } from "./src/runtime/commands/bench-attention.ts";
-import { benchBatch } from "./src/runtime/commands/bench-batch.ts";
-import { benchFusion } from "./src/runtime/commands/bench-fusion.ts";
-import { benchServe } from "./src/runtime/commands/bench-serve.ts";
-import { benchSpeculate } from "./src/runtime/commands/bench-speculate.ts";
-import { breakdown } from "./src/runtime/commands/breakdown.ts";
-import { chat } from "./src/runtime/commands/chat.ts";
 import { type Command, UsageError } from "./src/runtime/commands/command.ts";
-import { calibrate } from "./src/runtime/commands/calibrate.ts";
-import { convert } from "./src/runtime/commands/convert.ts";
-import { evaluate } from "./src/runtime/commands/eval.ts";
-import { generate } from "./src/runtime/commands/generate.ts";
-import { inspect } from "./src/runtime/commands/inspect.ts";
-import { logits } from "./src/runtime/commands/logits.ts";
-import { plan } from "./src/runtime/commands/plan.ts";
-import { project } from "./src/runtime/commands/project.ts";
-import { quantize } from "./src/runtime/commands/quantize.ts";
-import { report } from "./src/runtime/commands/report.ts";
-import { roofline } from "./src/runtime/commands/roofline.ts";
-import { serve } from "./src/runtime/commands/serve.ts";
-import { step } from "./src/runtime/commands/step.ts";
-import { tokenize } from "./src/runtime/commands/tokenize.ts";
 import { nodeIo, packageVersion } from "./src/runtime/node-io.ts";
 
-const COMMANDS: readonly Command[] = [generate, chat, logits, tokenize, inspect, step, report, serve, batch, bench, benchBatch, benchAttention, benchFusion, benchSpeculate, benchServe, roofline, breakdown, project, plan, quantize, convert, calibrate, evaluate];
+/** Every command in a file of its own, which is read when it is asked for: nobody waits for the others. */
+const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
+  generate: async () => (await import("./src/runtime/commands/generate.ts")).generate,
+  chat: async () => (await import("./src/runtime/commands/chat.ts")).chat,
+  logits: async () => (await import("./src/runtime/commands/logits.ts")).logits,
+  tokenize: async () => (await import("./src/runtime/commands/tokenize.ts")).tokenize,
+  inspect: async () => (await import("./src/runtime/commands/inspect.ts")).inspect,
+  step: async () => (await import("./src/runtime/commands/step.ts")).step,
+  report: async () => (await import("./src/runtime/commands/report.ts")).report,
+  serve: async () => (await import("./src/runtime/commands/serve.ts")).serve,
+  batch: async () => (await import("./src/runtime/commands/batch.ts")).batch,
+  bench: async () => (await import("./src/runtime/commands/bench.ts")).bench,
+  "bench batch": async () => (await import("./src/runtime/commands/bench-batch.ts")).benchBatch,
+  "bench attention": async () => (await import("./src/runtime/commands/bench-attention.ts")).benchAttention,
+  "bench fusion": async () => (await import("./src/runtime/commands/bench-fusion.ts")).benchFusion,
+  "bench speculate": async () => (await import("./src/runtime/commands/bench-speculate.ts")).benchSpeculate,
+  "bench serve": async () => (await import("./src/runtime/commands/bench-serve.ts")).benchServe,
+  roofline: async () => (await import("./src/runtime/commands/roofline.ts")).roofline,
+  breakdown: async () => (await import("./src/runtime/commands/breakdown.ts")).breakdown,
+  project: async () => (await import("./src/runtime/commands/project.ts")).project,
+  plan: async () => (await import("./src/runtime/commands/plan.ts")).plan,
+  quantize: async () => (await import("./src/runtime/commands/quantize.ts")).quantize,
+  convert: async () => (await import("./src/runtime/commands/convert.ts")).convert,
+  calibrate: async () => (await import("./src/runtime/commands/calibrate.ts")).calibrate,
+  eval: async () => (await import("./src/runtime/commands/eval.ts")).evaluate,
+};
 
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();
   const io = nodeIo(interrupt.signal);
   const named = args.length > 0 && !args[0].startsWith("-");
   // "bench" is a command, and so is "bench batch".
-  const words = COMMANDS.some(({ name }) => name === args.slice(0, 2).join(" ")) ? 2 : 1;
-  const command = named ? COMMANDS.find(({ name }) => name === args.slice(0, words).join(" ")) : generate;
-  if (!command) throw new UsageError(`expected one of ${COMMANDS.map(({ name }) => name).join(", ")}, found ${JSON.stringify(args[0])}`);
+  const words = Object.hasOwn(COMMANDS, args.slice(0, 2).join(" ")) ? 2 : 1;
+  const name = named ? args.slice(0, words).join(" ") : "generate";
+  if (!Object.hasOwn(COMMANDS, name)) throw new UsageError(`expected one of ${Object.keys(COMMANDS).join(", ")}, found ${JSON.stringify(args[0])}`);
+  const command = await COMMANDS[name]();
   const values = parse(command, named ? args.slice(words) : args);
   if (values.version) return io.out(`memwall ${packageVersion()}\n`);
-  if (values.help) return io.out(named ? commandHelp(command) : overview());
+  if (values.help) return io.out(named ? commandHelp(command) : await overview());
   // The first signal asks the command to stop; the second one, whichever it is, ends the process at once.
   const signals = command.graceful ? ["SIGINT", "SIGTERM"] : ["SIGINT"];
   const stop = () => {
@@ -71,9 +74,10 @@ function withNegatives(args: readonly string[], { options }: Command): string[] 
   return result;
 }
 
-function overview(): string {
-  const commands = COMMANDS.map(({ name, summary }) => `  ${name.padEnd(15)} ${summary}`).join("\n");
-  return `memwall ${packageVersion()}: runs a language model and shows where every byte goes\n\nrun.ts [command] [options], run.ts command --help\n\n${commands}\n\n${commandHelp(generate)}`;
+async function overview(): Promise<string> {
+  const all = await Promise.all(Object.values(COMMANDS).map((load) => load()));
+  const commands = all.map(({ name, summary }) => `  ${name.padEnd(15)} ${summary}`).join("\n");
+  return `memwall ${packageVersion()}: runs a language model and shows where every byte goes\n\nrun.ts [command] [options], run.ts command --help\n\n${commands}\n\n${commandHelp(all[0])}`;
 }
 
 function commandHelp({ name, summary, options }: Command): string {
