@@ -4,7 +4,7 @@ import { createModel } from "../src/model/decoder.ts";
 import { readGguf } from "../src/model/formats/gguf.ts";
 import { loadWeights } from "../src/model/load.ts";
 import { Engine } from "../src/runtime/engine.ts";
-import { argmax } from "../src/runtime/sampler.ts";
+import { argmax } from "../src/tensor/ranking.ts";
 import { scalarKernels } from "../src/tensor/scalar/index.ts";
 import { probabilities } from "./support/reference.ts";
 import { allLogits, type Bench, bench, prompt, step, token } from "./support/run.ts";

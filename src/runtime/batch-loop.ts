@@ -159,7 +159,7 @@ export class BatchLoop {
   private choose({ request, run }: Planned<Generation>, logits: Parameters<Ops["sample"]>[0]): number {
     let accepted = 0;
     for (let row = 0; row < logits.rows; row++) {
-      const token = this.ops.sample(logits.slice(row, row + 1), (values) => request.pick(values));
+      const token = this.ops.sample(logits.slice(row, row + 1), (values, ranking) => request.pick(values, ranking));
       const id = this.active.get(request);
       if (id !== undefined) this.monitor.emit({ type: "token", id, token, count: request.generated.length + 1 });
       const guessed = row + 1 < logits.rows && token === run.tokens[row + 1];

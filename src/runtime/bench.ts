@@ -6,7 +6,7 @@ import type { Kernels } from "../tensor/kernels.ts";
 import { Ledger } from "../tensor/ledger.ts";
 import { type ActivationFormat, type AttentionMethod, Ops } from "../tensor/ops.ts";
 import { breakdown } from "../tensor/totals.ts";
-import { argmax } from "./sampler.ts";
+import { greedy } from "./sampler.ts";
 import { warmUp } from "./warm-up.ts";
 
 export interface BenchOptions {
@@ -99,14 +99,14 @@ export function pass(model: Model, ops: Ops, cache: KvCache, { promptTokens, tok
       const last = at + chunk >= promptTokens;
       const run = { sequence: each.sequence, tokens: prompt.slice(at, at + chunk), logits: last ? "last" : "none", prompt: true } as const;
       const logits = forward(model, ops, makeBatch(cache, [run]));
-      if (logits) each.next = ops.sample(logits, argmax);
+      if (logits) each.next = ops.sample(logits, greedy);
     }
   }
   const prefilled = performance.now();
   for (let i = 0; i < tokens; i++) {
     const runs = sequences.map(({ sequence, next }) => ({ sequence, tokens: [next], logits: "last", prompt: false }) as const);
     const logits = forward(model, ops, makeBatch(cache, runs))!;
-    sequences.forEach((each, row) => void (each.next = ops.sample(logits.slice(row, row + 1), argmax)));
+    sequences.forEach((each, row) => void (each.next = ops.sample(logits.slice(row, row + 1), greedy)));
   }
   const ended = performance.now();
   for (const { sequence } of sequences) cache.release(sequence);

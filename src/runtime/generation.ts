@@ -1,5 +1,6 @@
 import type { TokenStream } from "../model/tokenizer/tokenizer.ts";
 import type { KvSequence } from "../kvcache/cache.ts";
+import type { Ranking } from "../tensor/ranking.ts";
 import { draw, type Shaper } from "./sampler.ts";
 import type { Scheduled } from "./scheduler.ts";
 import type { Speculating, Speculation } from "./speculation/speculation.ts";
@@ -211,9 +212,9 @@ export class Generation implements AsyncIterable<string>, Scheduled {
   }
 
   /** Chooses the next token from a row of logits. */
-  pick(logits: Float32Array): number {
+  pick(logits: Float32Array, ranking?: Ranking): number {
     const { shape, uniform, speculation } = this.init;
-    const distribution = shape(logits, [...this.prompt.slice(-64), ...this.tokens.slice(-64)]);
+    const distribution = shape(logits, this.known, ranking);
     // The first token ends a prompt, which needs no guesses to share a step.
     return speculation && this.tokens.length > 0 ? speculation.choose(distribution, uniform(), this.known) : draw(distribution, uniform());
   }

@@ -1,4 +1,5 @@
 import { random } from "../tensor/random.ts";
+import { argmax, plainRanking, type Ranking } from "../tensor/ranking.ts";
 
 export interface SamplingParams {
   /** 0 takes the most probable token (greedy); 1 samples the model's own distribution. Default 0.8. */
@@ -46,16 +47,20 @@ export interface Distribution {
   readonly total: number;
 }
 
-/** What to draw from after logits [vocabSize], given the tokens so far. Logits are left as they are. */
-export type Shaper = (logits: Float32Array, history: readonly number[]) => Distribution;
+/** What to draw from after logits [vocabSize], given the tokens so far. Logits are left as they are; `ranking` finds the largest of them. */
+export type Shaper = (logits: Float32Array, history: () => readonly number[], ranking?: Ranking) => Distribution;
+
+/** The most probable token, as `Ops.sample` asks for one. */
+export const greedy = (_: Float32Array, ranking: Ranking): number => ranking.argmax();
 
 /** Order: repetition penalty, topK, topP, minP, temperature; temperature 0 leaves the most probable token alone. */
 export function createShaper({ temperature, topK, topP, minP, repeatPenalty }: Sampling): Shaper {
-  return (given, history) => {
-    const logits = repeatPenalty === 1 ? given : penalise(given, history, repeatPenalty);
-    if (temperature === 0) return { ids: [argmax(logits)], weights: [1], total: 1 };
-    const ids = candidates(logits, topK, topP, minP);
-    const max = logits[argmax(logits)];
+  return (given, history, kernels) => {
+    const logits = repeatPenalty === 1 ? given : penalise(given, history(), repeatPenalty);
+    const ranking = (logits === given && kernels) || plainRanking(logits);
+    if (temperature === 0) return { ids: [ranking.argmax()], weights: [1], total: 1 };
+    const max = logits[ranking.argmax()];
+    const ids = candidates(logits, max, ranking, topK, topP, minP);
     const weights = ids.map((id) => Math.exp((logits[id] - max) / temperature));
     return { ids, weights, total: weights.reduce((sum, weight) => sum + weight, 0) };
   };
@@ -78,13 +83,6 @@ export function randomFrom(seed: number, drawn: number): () => number {
   return uniform;
 }
 
-/** Index of the largest value; the first of equals. */
-export function argmax(values: Float32Array): number {
-  let best = 0;
-  for (let i = 1; i < values.length; i++) if (values[i] > values[best]) best = i;
-  return best;
-}
-
 /** Softmax of logits, in float64. */
 export function softmax(logits: Float32Array): Float64Array {
   const result = new Float64Array(logits.length);
@@ -95,45 +93,13 @@ export function softmax(logits: Float32Array): Float64Array {
   return result;
 }
 
-/** Ids of the k largest values, largest first, the first of equals first: one pass with a heap of the best so far, O(n log k). */
-export function topIds(values: Float32Array | Float64Array, k: number): number[] {
-  const heap = new Int32Array(Math.min(k, values.length));
-  for (let i = 0; i < heap.length; i++) heap[i] = i;
-  for (let i = heap.length >> 1; i >= 0; i--) sink(heap, i, values);
-  for (let i = heap.length; i < values.length && heap.length > 0; i++) {
-    if (values[i] <= values[heap[0]]) continue;
-    heap[0] = i;
-    sink(heap, 0, values);
-  }
-  return [...heap].sort((a, b) => values[b] - values[a] || a - b);
-}
-
-/** Moves the id at `at` down to where no child of it is worse; the worst of all is on top. */
-function sink(heap: Int32Array, at: number, values: Float32Array | Float64Array): void {
-  const id = heap[at];
-  for (;;) {
-    let child = 2 * at + 1;
-    if (child >= heap.length) break;
-    if (child + 1 < heap.length && worse(values, heap[child + 1], heap[child])) child++;
-    if (!worse(values, heap[child], id)) break;
-    heap[at] = heap[child];
-    at = child;
-  }
-  heap[at] = id;
-}
-
-function worse(values: Float32Array | Float64Array, a: number, b: number): boolean {
-  return values[a] < values[b] || (values[a] === values[b] && a > b);
-}
-
 /** Ids that topK, topP and minP leave: most probable first where topK or topP had to sort them, else in order. */
-function candidates(logits: Float32Array, topK: number, topP: number, minP: number): number[] {
-  const max = logits[argmax(logits)];
+function candidates(logits: Float32Array, max: number, ranking: Ranking, topK: number, topP: number, minP: number): number[] {
   const floor = minP > 0 ? max + Math.log(minP) : -Infinity;
   let ids: number[] = [];
   let total = 0;
   if (topK > 0) {
-    ids = topIds(logits, topK);
+    ids = ranking.top(topK);
     for (const id of ids) total += Math.exp(logits[id] - max);
   } else {
     if (topP < 1) total = sumExp(logits, max);

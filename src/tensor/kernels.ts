@@ -1,4 +1,5 @@
 import type { FusedKernels } from "./fusion.ts";
+import type { Ranking } from "./ranking.ts";
 import type { Routing } from "./routing.ts";
 import type { PlainDType, Tensor } from "./tensor.ts";
 
@@ -177,6 +178,8 @@ export interface Kernels {
   splitHeads(out: Tensor, x: Tensor, heads: number, from: number): void;
   /** Matrices of heads side by side: see `joinHeads` in heads.ts. */
   joinHeads(out: Tensor, parts: readonly Tensor[], heads: number): void;
+  /** The largest of one row of f32, where the backend has something faster than plain loops; of values that are no NaN. */
+  ranking?(row: Tensor): Ranking;
   /** Several ops in one pass, where the backend has that. */
   readonly fused?: FusedKernels;
   /** Ends threads, if there are any. */

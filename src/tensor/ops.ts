@@ -4,6 +4,7 @@ import type { Activation, Adjustment, AttentionShape, Kernels, RopeStyle, Segmen
 import type { Ledger, OpCost, OpKind } from "./ledger.ts";
 import { naiveAttention } from "./naive-attention.ts";
 import { attentionCost, kvFormat, linearCost, NOTHING, positionBytes, writeCost } from "./op-costs.ts";
+import { plainRanking, type Ranking } from "./ranking.ts";
 import { type Choice, choices, type Routing } from "./routing.ts";
 import { visiblePairs, visiblePositions } from "./segments.ts";
 import type { Tensor } from "./tensor.ts";
@@ -360,10 +361,11 @@ export class Ops {
     }
   }
 
-  /** Picks a token from one row of logits [1, vocabSize]; 1 flop a value. */
-  sample(logits: Tensor, pick: (values: Float32Array) => number): number {
+  /** Picks a token from one row of logits [1, vocabSize], whose largest the kernels find; 1 flop a value. */
+  sample(logits: Tensor, pick: (values: Float32Array, ranking: Ranking) => number): number {
     const started = this.start();
-    const id = pick(logits.data as Float32Array); // Empty on cost-only kernels, whatever their format.
+    const values = logits.data as Float32Array; // Empty on cost-only kernels, whatever their format.
+    const id = pick(values, this.kernels.ranking?.(logits) ?? plainRanking(values));
     if (this.ledger.on) {
       const cost = { ...NOTHING, kind: "sampling" as const, m: 1, n: logits.cols, flops: logits.cols, readActivations: logits.bytes };
       this.write("sample", { ...cost, writtenActivations: Int32Array.BYTES_PER_ELEMENT }, logits, started);

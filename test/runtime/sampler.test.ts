@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { argmax, createShaper, draw, randomFrom, resolveSampling, type Sampling, type SamplingParams, softmax, topIds } from "../../src/runtime/sampler.ts";
+import { createShaper, draw, randomFrom, resolveSampling, type Sampling, type SamplingParams, softmax } from "../../src/runtime/sampler.ts";
+import { argmax, topIds } from "../../src/tensor/ranking.ts";
 import { dice, range } from "../support/dice.ts";
 import { probabilities } from "../support/reference.ts";
 
@@ -8,7 +9,7 @@ const PLAIN: Sampling = { temperature: 1, topK: 0, topP: 1, minP: 0, repeatPenal
 /** A token for each row of logits, with the seed's random numbers. */
 function createSampler(params: Sampling): (logits: Float32Array, history: readonly number[]) => number {
   const [shape, uniform] = [createShaper(params), randomFrom(params.seed, 0)];
-  return (logits, history) => draw(shape(logits, history), uniform());
+  return (logits, history) => draw(shape(logits, () => history), uniform());
 }
 
 const drawLogits = (seed: number, size: number, spread = 2) => {

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { HARDWARE } from "../../src/runtime/hardware/profiles.ts";
-import { softmax, topIds } from "../../src/runtime/sampler.ts";
+import { softmax } from "../../src/runtime/sampler.ts";
+import { topIds } from "../../src/tensor/ranking.ts";
 import { runSession } from "../../src/runtime/stepper/session.ts";
 import { cli } from "../support/cli.ts";
 import { SMALL } from "../support/models.ts";

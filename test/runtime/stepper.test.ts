@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { KvCache } from "../../src/kvcache/cache.ts";
 import { forward, makeBatch } from "../../src/model/decoder.ts";
-import { argmax, softmax } from "../../src/runtime/sampler.ts";
+import { softmax } from "../../src/runtime/sampler.ts";
+import { argmax } from "../../src/tensor/ranking.ts";
 import { zeroHead } from "../../src/runtime/stepper/patch.ts";
 import type { OpHook } from "../../src/tensor/ledger.ts";
 import { SMALL } from "../support/models.ts";

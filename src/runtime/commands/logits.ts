@@ -1,4 +1,5 @@
-import { argmax, softmax, topIds } from "../sampler.ts";
+import { argmax, topIds } from "../../tensor/ranking.ts";
+import { softmax } from "../sampler.ts";
 import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, promptFrom, PROMPT_OPTIONS } from "./command.ts";
 
 export const logits: Command = {

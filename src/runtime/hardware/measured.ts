@@ -3,7 +3,7 @@ import { forward, makeBatch, type Model } from "../../model/decoder.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
 import { Ledger, type OpHook } from "../../tensor/ledger.ts";
 import { type AttentionMethod, Ops } from "../../tensor/ops.ts";
-import { argmax } from "../sampler.ts";
+import { greedy } from "../sampler.ts";
 import type { Workload } from "./trace.ts";
 
 /** Prompt tokens in one step. */
@@ -24,14 +24,14 @@ export function measure(model: Model, kernels: Kernels, { batch, promptTokens, t
       for (let at = 0; at < promptTokens; at += CHUNK) {
         const run = { sequence, tokens: prompt.slice(at, at + CHUNK), logits: at + CHUNK >= promptTokens ? "last" : "none", prompt: true } as const;
         const logits = forward(model, ops, makeBatch(cache, [run]));
-        if (logits) last = ops.sample(logits, argmax);
+        if (logits) last = ops.sample(logits, greedy);
       }
       return last;
     });
     for (let i = 0; i < decodes; i++) {
       const runs = sequences.map((sequence, s) => ({ sequence, tokens: [next[s]], logits: "last", prompt: false }) as const);
       const logits = forward(model, ops, makeBatch(cache, runs))!;
-      for (const s of next.keys()) next[s] = ops.sample(logits.slice(s, s + 1), argmax);
+      for (const s of next.keys()) next[s] = ops.sample(logits.slice(s, s + 1), greedy);
     }
     for (const sequence of sequences) cache.release(sequence);
   };

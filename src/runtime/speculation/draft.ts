@@ -104,8 +104,8 @@ export class DraftModel {
     while (guesses.length < count && all.length <= this.context) {
       const logits = this.catchUp(held, all);
       let guess: Guess | undefined;
-      const token = this.ops.sample(logits, (values) => {
-        const from = shape(values, all);
+      const token = this.ops.sample(logits, (values, ranking) => {
+        const from = shape(values, () => all, ranking);
         guess = { token: draw(from, uniform()), from };
         return guess.token;
       });

@@ -2,7 +2,8 @@ import { logitsOf, type Model } from "../../model/decoder.ts";
 import { Ledger } from "../../tensor/ledger.ts";
 import { Ops } from "../../tensor/ops.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
-import { softmax, topIds } from "../sampler.ts";
+import { topIds } from "../../tensor/ranking.ts";
+import { softmax } from "../sampler.ts";
 
 /** A token with its probability. */
 export interface Candidate {

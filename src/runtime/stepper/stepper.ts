@@ -6,7 +6,7 @@ import type { Kernels, Segment } from "../../tensor/kernels.ts";
 import type { OpRecord, Phase } from "../../tensor/ledger.ts";
 import type { AttentionMethod, Ops } from "../../tensor/ops.ts";
 import { f32, type Tensor } from "../../tensor/tensor.ts";
-import { argmax, softmax } from "../sampler.ts";
+import { greedy, softmax } from "../sampler.ts";
 import { type AttentionWeights, attentionWeights, weightsOf } from "./attention-weights.ts";
 import { type Candidate, divergenceBits, type LensRow, logitLens, topCandidates } from "./lens.ts";
 import { applyPatches, checkPatch, type Patch } from "./patch.ts";
@@ -288,7 +288,7 @@ export class Stepper {
       const run = { sequence: this.sequence, tokens, logits: end < prompt.length ? "none" : "last", prompt: isPrompt } as const;
       const batch = makeBatch(cache, [run]);
       const logits = forward(this.model, this.ops, batch);
-      const choice = logits && this.ops.sample(logits, argmax);
+      const choice = logits && this.ops.sample(logits, greedy);
       this.starts.push({ tokens, start });
       this.cursor = 0;
       return { phase: isPrompt ? "prefill" : "decode", tokens, start, ops, segment: batch.segments[0], logits: logits?.f32.slice(), choice };

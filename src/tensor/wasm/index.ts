@@ -39,10 +39,6 @@ export interface WasmKernels extends Kernels {
   /** Threads that compute now. */
   readonly threads: number;
   readonly device: Device;
-  /** Column of the largest value of row `row` (the first of equals). */
-  argmax(x: Tensor, row: number): number;
-  /** Columns of the `count` largest values of row `row`, largest first, equals by column. */
-  topK(x: Tensor, row: number, count: number): Int32Array;
 }
 
 /** Floats below which a pointwise op stays on one thread. */
@@ -62,7 +58,6 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
   const { params, paramsF32 } = device;
   const linears = linearPlan(device, method);
   const plan = attentionPlan(device);
-  const logits = selection(device);
   const staging = new Workspace(device, "a piece of the model file");
   const names = ["rms_norm", "layer_norm", "rope_interleaved", "rope_halves", "gated_silu", "gated_gelu", "gated_relu2", "gated_swiglu_oai", "silu", "gelu", "relu2", "swiglu_oai", "scale", "cap", "clamp", "add", "add_scaled", "softmax", "copy"] as const;
   const kernel = Object.fromEntries(names.map((name) => [name, device.kernel(name)])) as Record<(typeof names)[number], number>;
@@ -163,7 +158,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
     },
     splitHeads,
     joinHeads,
-    ...logits,
+    ranking: selection(device),
     close: () => device.close(),
   };
 }

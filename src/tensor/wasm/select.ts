@@ -1,49 +1,48 @@
+import { plainRanking, type Ranking } from "../ranking.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Device } from "./device.ts";
 import { Workspace } from "./device.ts";
 
-/** Choosing among logits where they lie, without copying the vocabulary out. */
-export function selection(device: Device) {
-  const argmaxKernel = device.kernel("argmax");
-  const collectKernel = device.kernel("collect");
+/** Choosing among logits where they lie, without copying the vocabulary out: the ranking of a row [1, n]. */
+export function selection(device: Device): (row: Tensor) => Ranking {
+  const [argmax, maxima, collect] = ["argmax", "maxima", "collect"].map((name) => device.kernel(name));
   const found = new Workspace(device, "candidates");
   const { params, paramsF32 } = device;
 
-  const place = (x: Tensor, row: number): number => {
-    const n = x.cols;
-    params[0] = device.address(x) + row * n * 4;
-    params[1] = n;
-    return n;
-  };
+  return (row) => {
+    const address = device.address(row);
+    const n = row.cols;
+    const run = (kernel: number): void => {
+      params[0] = address;
+      params[1] = n;
+      params[2] = found.address;
+      device.run(kernel, 1);
+    };
+    return {
+      argmax() {
+        found.ensure(64);
+        run(argmax);
+        return found.ints[0];
+      },
 
-  return {
-    argmax(x: Tensor, row: number): number {
-      place(x, row);
-      params[2] = found.ensure(64);
-      device.run(argmaxKernel, 1);
-      return found.ints[0];
-    },
-
-    topK(x: Tensor, row: number, count: number): Int32Array {
-      const n = x.cols;
-      const k = Math.min(count, n);
-      if (k <= 0) return new Int32Array(0);
-      const values = (x.data as Float32Array).subarray(row * n, (row + 1) * n);
-      // The k-th largest of the maxima of 2k or more runs bounds the k-th largest value from below: few others reach it.
-      const runs = Math.min(n, Math.max(2 * k, 64));
-      const maxima = new Float32Array(runs).fill(-Infinity);
-      for (let i = 0, run = 0; i < n; i++) {
-        if (values[i] > maxima[run]) maxima[run] = values[i];
-        run = run + 1 === runs ? 0 : run + 1;
-      }
-      maxima.sort();
-      place(x, row);
-      params[2] = found.ensure(4 * (n + 1));
-      paramsF32[3] = maxima[runs - k];
-      params[4] = n;
-      device.run(collectKernel, 1);
-      const ids = found.ints.slice(1, 1 + found.ints[0]);
-      return ids.sort((a, b) => values[b] - values[a] || a - b).slice(0, k);
-    },
+      top(most) {
+        const k = Math.min(most, n);
+        if (k <= 0) return [];
+        // The k-th largest of the maxima of 2k or more runs bounds the k-th largest value from below: few others reach it.
+        const runs = Math.ceil(Math.max(2 * k, 64) / 4) * 4;
+        found.ensure(4 * Math.max(runs, n + 1));
+        params[3] = runs;
+        run(maxima);
+        const sorted = new Float32Array(found.ints.buffer, found.address, runs).slice().sort();
+        paramsF32[3] = sorted[runs - k];
+        run(collect);
+        const values = row.f32;
+        // Fewer than asked for: some values are no numbers.
+        if (found.ints[0] < k) return plainRanking(values).top(k);
+        const ids: number[] = [];
+        for (let i = 1; i <= found.ints[0]; i++) ids.push(found.ints[i]);
+        return ids.sort((a, b) => values[b] - values[a] || a - b).slice(0, k);
+      },
+    };
   };
 }

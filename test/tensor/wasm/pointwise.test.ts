@@ -127,10 +127,22 @@ describe("pointwise kernels", () => {
       for (let row = 0; row < rows; row++) {
         const values = x.f32.subarray(row * n, (row + 1) * n);
         const order = Array.from(values, (_, i) => i).sort((a, b) => values[b] - values[a] || a - b);
-        expect(kernels.argmax(x, row)).toBe(order[0]);
-        const k = rng.int(1, 60);
-        expect([...kernels.topK(x, row, k)]).toEqual(order.slice(0, k));
+        const ranking = kernels.ranking!(x.slice(row, row + 1));
+        expect(ranking.argmax()).toBe(order[0]);
+        const k = rng.int(0, 60);
+        expect([...ranking.top(k)]).toEqual(order.slice(0, k));
       }
+      release(kernels, x);
+    }
+  });
+
+  it("finds some token where logits are no numbers", () => {
+    for (const n of [1, 7, 90]) {
+      const x = kernels.alloc("f32", [1, n]);
+      x.f32.fill(NaN);
+      const ranking = kernels.ranking!(x);
+      for (const id of [ranking.argmax(), ...ranking.top(3)]) expect(id >= 0 && id < n).toBe(true);
+      expect(ranking.top(3)).toHaveLength(Math.min(3, n));
       release(kernels, x);
     }
   });

@@ -161,13 +161,26 @@ export function emitLogits({ module }: Emitter): void {
     });
     i32.store(param(2), at);
   });
+  module.kernel("maxima", () => {
+    const [x, out] = [local("i32", param(0)), local("i32", param(2))];
+    const [whole, end, bytes] = [local("i32", i32.shl(i32.and(param(1), -4), 2)), local("i32", i32.shl(param(1), 2)), local("i32", i32.shl(param(3), 2))];
+    const place = local("i32");
+    range(0, bytes, 16, (at) => v128.store(i32.add(out, at), f32x4.const(-Infinity)));
+    range(0, whole, 16, (at) => {
+      const [target, value] = [local("i32", i32.add(out, place)), v128.load(i32.add(x, at))];
+      v128.store(target, f32x4.pmax(v128.load(target), value));
+      place.add(16);
+      if_(i32.eq(place, bytes), () => place.set(0));
+    });
+    range(whole, end, 4, (at) => v128.store(out, f32x4.pmax(v128.load(out), v128.load32_splat(i32.add(x, at)))));
+  });
   module.kernel("collect", () => {
-    const [x, n, out, most] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2)), local("i32", param(4))];
+    const [x, out] = [local("i32", param(0)), local("i32", param(2))];
     const threshold = local("f32", f32.reinterpret_i32(param(3)));
     const found = local("i32", 0);
-    range(0, n, 1, (i) => {
+    range(0, param(1), 1, (i) => {
       if_(f32.ge(f32.load(i32.add(x, i32.shl(i, 2))), threshold), () => {
-        if_(i32.lt_s(found, most), () => i32.store(i32.add(out, i32.shl(found, 2)), i, 4));
+        i32.store(i32.add(out, i32.shl(found, 2)), i, 4);
         found.add(1);
       });
     });
