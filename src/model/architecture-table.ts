@@ -1,6 +1,7 @@
 import type { Activation } from "../tensor/kernels.ts";
 import type { ModelConfig, RopeConfig } from "./config.ts";
 import type { ExpertDefaults } from "./experts-gguf.ts";
+import type { YarnKeys } from "./rope-gguf.ts";
 
 /** Where an architecture's layers slide a window, and what is particular about those that do not. */
 export interface Sliding {
@@ -24,8 +25,12 @@ export interface Architecture extends Pick<ModelConfig, "norm" | "normPlacement"
   /** Of published models: which linears have biases, and over what q and k have norms. Files say it themselves. */
   readonly biases?: "qkv" | "all";
   readonly qkNorm?: "head" | "row";
+  /** Whether those norms stand behind the rotation. */
+  readonly normsRotated?: boolean;
   /** Undefined: no rotary positions. */
   readonly ropeStyle?: RopeConfig["style"];
+  /** What it makes of YaRN's keys beyond the usual ones; default nothing. */
+  readonly yarnKeys?: YarnKeys;
   readonly sliding?: Sliding;
   /** Every n-th layer does not rotate. */
   readonly ropelessEvery?: number;
@@ -37,6 +42,10 @@ export interface Architecture extends Pick<ModelConfig, "norm" | "normPlacement"
   readonly logitScale?: "factor" | "divisor";
   /** Whether `embedding_scale`, `residual_scale` and `attention.scale` are read. */
   readonly scales?: boolean;
+  /** What those keys and `logit_scale` are where a file lacks them. */
+  readonly usualScales?: (dim: number, nLayers: number) => Readonly<Record<"embedding" | "residual" | "logit", number>>;
+  /** Whether `rope.scaling.finetuned` says that nothing rotates. */
+  readonly ropeSwitch?: boolean;
   /** Layers at which queries are scaled by dim / heads, not by headDim. */
   readonly wideScaleAt?: number;
   /** Whether attn_logit_softcapping and final_logit_softcapping are read, with the defaults `attentionCap` and `logitCap`. */
@@ -45,6 +54,16 @@ export interface Architecture extends Pick<ModelConfig, "norm" | "normPlacement"
   readonly clamps?: boolean;
   /** Default of attention.max_alibi_bias; 0: none. */
   readonly alibi?: number;
+  /** What models of that many layers have in place of some of this; other numbers of layers are refused. */
+  readonly byLayers?: Readonly<Record<number, Partial<Architecture>>>;
+  /** Queries are scaled by 1 / headDim, not by its root. */
+  readonly scaledByHeadDim?: boolean;
+  /** What `feed_forward_length` counts, of the block's width; default 1. */
+  readonly ffnShare?: number;
+  /** Whether `attention.temperature_scale` is read. */
+  readonly temperature?: boolean;
+  /** Whether `nextn_predict_layers` of its layers are for guessing further tokens. */
+  readonly guesses?: boolean;
   /** Whether every head's softmax has a sink (see AttentionShape). */
   readonly sinks?: boolean;
   /** Whether attention is multi-head latent attention. */
@@ -58,6 +77,7 @@ const QWEN: Architecture = { ...LLAMA, ropeStyle: "halves" };
 const GEMMA: Architecture = { ...QWEN, activation: "gelu", scaledEmbedding: true };
 const GPT: Architecture = { norm: "layer", ffn: "plain", activation: "gelu", biases: "all" };
 const NEOX: Architecture = { ...GPT, ropeStyle: "halves" };
+const GRANITE: Architecture = { ...LLAMA, scales: true, ropeSwitch: true, logitScale: "divisor" };
 const COHERE: Architecture = { ...LLAMA, norm: "layer", parallel: "always", logitScale: "factor" };
 
 /** Whether the weights of the chosen experts are made to sum to 1. */
@@ -75,17 +95,25 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   qwen3moe: { ...QWEN, qkNorm: "head", experts: NORMALISED },
   olmoe: { ...QWEN, qkNorm: "row", experts: AS_THEY_ARE },
   deepseek: { ...LLAMA, experts: { ...AS_THEY_ARE, fromKeys: true } },
-  deepseek2: { ...LLAMA, latent: true, experts: { ...AS_THEY_ARE, fromKeys: true } },
+  deepseek2: { ...LLAMA, latent: true, yarnKeys: "whole keys", experts: { ...AS_THEY_ARE, fromKeys: true } },
   dots1: { ...QWEN, qkNorm: "head", experts: { ...AS_THEY_ARE, fromKeys: true } },
+  "ernie4_5-moe": { ...LLAMA, experts: { ...NORMALISED, step: true } },
+  bailingmoe: { ...LLAMA, experts: { ...AS_THEY_ARE, fromKeys: true } },
+  bailingmoe2: { ...QWEN, qkNorm: "head", guesses: true, experts: { ...AS_THEY_ARE, fromKeys: true } },
+  glm4moe: { ...QWEN, biases: "qkv", guesses: true, experts: { ...AS_THEY_ARE, gating: "sigmoid", fromKeys: true } },
+  "hunyuan-moe": { ...QWEN, qkNorm: "head", normsRotated: true, experts: NORMALISED },
+  qwen3vlmoe: { ...QWEN, qkNorm: "head", experts: NORMALISED },
+  "minimax-m2": { ...QWEN, qkNorm: "row", experts: { ...NORMALISED, fromKeys: true } },
+  dbrx: { ...QWEN, norm: "layer", clamps: true, experts: NORMALISED },
   gemma: GEMMA,
   gemma2: { ...GEMMA, normPlacement: "both", caps: true, attentionCap: 50, logitCap: 30, wideScaleAt: 46, sliding: { window: 4096, period: 2 } },
   gemma3: { ...GEMMA, qkNorm: "head", normPlacement: "both", caps: true, wideScaleAt: 62, sliding: { period: 6, ropeBase: 10000, scaling: "global" } },
   // Files of Phi 3 name a window that llama.cpp does not slide; nor does memwall.
   phi3: QWEN,
   gpt2: GPT,
-  granite: { ...LLAMA, scales: true, logitScale: "divisor" },
+  granite: GRANITE,
   "gpt-oss": { ...QWEN, biases: "all", sinks: true, activation: "swiglu_oai", sliding: { period: 2 }, experts: { normaliseWeights: false, gating: "softmax-after-top-k" } },
-  granitemoe: { ...LLAMA, scales: true, logitScale: "divisor", experts: NORMALISED },
+  granitemoe: { ...GRANITE, experts: NORMALISED },
   smollm3: { ...LLAMA, ropelessEvery: 4 },
   olmo: { ...LLAMA, norm: "layer", normWeights: false, clamps: true },
   olmo2: { ...QWEN, qkNorm: "row", normPlacement: "after", sliding: { period: 4, scaling: "global" } },
@@ -100,5 +128,27 @@ export const ARCHITECTURES: Readonly<Record<string, Architecture>> = {
   exaone4: { ...QWEN, qkNorm: "head", normPlacement: "after", sliding: { window: 4096, period: 4, onlyLayers: 64, globalRope: false } },
   bloom: { ...GPT, alibi: 8 },
   mpt: { ...GPT, biases: undefined, alibi: 0, clamps: true },
+  mistral3: { ...LLAMA, yarnKeys: "all", temperature: true },
+  internlm2: LLAMA,
+  xverse: LLAMA,
+  ernie4_5: LLAMA,
+  chatglm: { ...LLAMA, biases: "qkv" },
+  arcee: { ...LLAMA, ffn: "plain", activation: "relu2" },
+  minicpm: { ...LLAMA, scales: true, logitScale: "divisor", usualScales: (dim, nLayers) => ({ embedding: 12, residual: 1.4 / Math.sqrt(nLayers), logit: 256 / dim }) },
+  baichuan: { ...LLAMA, byLayers: { 32: {}, 40: { ropeStyle: undefined, alibi: 8 } } },
+  refact: { ...LLAMA, ropeStyle: undefined, alibi: 8 },
+  qwen: { ...QWEN, biases: "qkv", ffnShare: 0.5 },
+  qwen2vl: { ...QWEN, biases: "qkv" },
+  qwen3vl: { ...QWEN, qkNorm: "head" },
+  exaone: QWEN,
+  seed_oss: { ...QWEN, biases: "qkv" },
+  "hunyuan-dense": { ...QWEN, qkNorm: "head", normsRotated: true },
+  "pangu-embedded": { ...QWEN, biases: "all" },
+  plamo: { ...QWEN, parallel: "always" },
+  orion: { ...QWEN, norm: "layer" },
+  codeshell: NEOX,
+  starcoder: GPT,
+  jais: { ...GPT, ffn: "gated", activation: "silu", alibi: 8, scaledByHeadDim: true },
+  jais2: { ...NEOX, activation: "relu2" },
   nemotron: { ...NEOX, biases: undefined, activation: "relu2" },
 };

@@ -17,7 +17,6 @@ export function configFromGguf(file: File): ModelConfig {
     const known = Object.keys(ARCHITECTURES).join(", ");
     throw new FormatError(file.name, `key "general.architecture": expected one of ${known}, found ${quote(architecture)}`);
   }
-  const kind = ARCHITECTURES[architecture];
   const number = (key: string, fallback?: number) => getNumber(file, `${architecture}.${key}`, fallback);
   /** Undefined where the key is missing or 0, which stands for "not used". */
   const factor = (key: string, fallback = 0) => number(key, fallback) || undefined;
@@ -26,37 +25,42 @@ export function configFromGguf(file: File): ModelConfig {
 
   const dim = number("embedding_length");
   const nHeads = number("attention.head_count");
-  const nLayers = number("block_count");
+  const guessing = ARCHITECTURES[architecture].guesses ? number("nextn_predict_layers", 0) : 0;
+  const nLayers = number("block_count") - guessing;
+  const kind = kindOf(file, architecture, nLayers);
   const headDim = number("attention.key_length", dim / nHeads);
   const valueDim = number("attention.value_length", headDim);
   if (valueDim !== headDim && !kind.latent) throw new FormatError(file.name, `key "${architecture}.attention.value_length": expected ${headDim}, the key length, found ${valueDim}`);
+  const scales = kind.usualScales?.(dim, nLayers);
   const positions = attentionOf(file, architecture, kind, nLayers, headDim);
   const experts = expertsFromGguf(file, architecture, kind.experts);
-  const logitScale = kind.logitScale && factor("logit_scale");
+  const logitScale = kind.logitScale && factor("logit_scale", scales?.logit);
   const alibi = kind.alibi === undefined ? undefined : factor("attention.max_alibi_bias", kind.alibi);
   try {
     return validateConfig({
       ...{ architecture, name: getString(file, "general.name", architecture), dim, nLayers, nHeads, headDim },
       nKvHeads: number("attention.head_count_kv", nHeads),
-      ffnDim: number("feed_forward_length", experts?.ffnDim),
+      ffnDim: number("feed_forward_length", experts?.ffnDim) * (kind.ffnShare ?? 1),
       vocabSize: embedding.shape[0],
-      contextLength: number("context_length"),
+      contextLength: contextOf(file, architecture, kind),
       norm: kind.norm,
       normEps: number(kind.norm === "rms" ? "attention.layer_norm_rms_epsilon" : "attention.layer_norm_epsilon"),
       ...{ ffn: kind.ffn, activation: kind.activation },
       ...positions,
       ...defined({
         experts,
+        guessingLayers: guessing || undefined,
+        normsRotated: kind.normsRotated,
         normPlacement: kind.normPlacement,
         normWeights: kind.normWeights,
         parallelResidual: isParallel(file, architecture, kind) || undefined,
         alibi,
         learnedPositions: kind.ropeStyle && !rotates(file, architecture, kind) ? false : undefined,
-        attentionScale: kind.wideScaleAt === nLayers ? 1 / Math.sqrt(dim / nHeads) : kind.scales ? factor("attention.scale") : undefined,
+        attentionScale: kind.wideScaleAt === nLayers ? 1 / Math.sqrt(dim / nHeads) : kind.scaledByHeadDim ? 1 / headDim : kind.scales ? factor("attention.scale") : undefined,
         attentionCap: kind.caps ? factor("attn_logit_softcapping", kind.attentionCap) : undefined,
         qkvClamp: kind.clamps ? factor("attention.clamp_kqv") : undefined,
-        embeddingScale: kind.scaledEmbedding ? Math.sqrt(dim) : kind.scales ? factor("embedding_scale") : undefined,
-        residualScale: kind.scales ? factor("residual_scale") : undefined,
+        embeddingScale: kind.scaledEmbedding ? Math.sqrt(dim) : kind.scales ? factor("embedding_scale", scales?.embedding) : undefined,
+        residualScale: kind.scales ? factor("residual_scale", scales?.residual) : undefined,
         logitScale: logitScale && (kind.logitScale === "divisor" ? 1 / logitScale : logitScale),
         logitCap: kind.caps ? factor("final_logit_softcapping", kind.logitCap) : undefined,
       }),
@@ -78,14 +82,30 @@ function isParallel(file: File, architecture: string, { parallel }: Architecture
   return parallel === "always";
 }
 
+/** What is particular to an architecture, or to its models of that many layers. */
+function kindOf(file: File, architecture: string, nLayers: number): Architecture {
+  const { byLayers, ...kind } = ARCHITECTURES[architecture];
+  if (byLayers && !Object.hasOwn(byLayers, nLayers)) {
+    throw new FormatError(file.name, `key "${architecture}.block_count": expected ${Object.keys(byLayers).join(" or ")}, which tells how positions are known, found ${nLayers}`);
+  }
+  return { ...kind, ...byLayers?.[nLayers] };
+}
+
+/** Ministral's queries grow with their position (`attention.temperature_scale`), from the original context on: there its context ends here. */
+function contextOf(file: File, architecture: string, { temperature }: Architecture): number {
+  const context = getNumber(file, `${architecture}.context_length`);
+  if (!temperature || getNumber(file, `${architecture}.attention.temperature_scale`, 0) === 0) return context;
+  return Math.min(context, getNumber(file, `${architecture}.rope.scaling.original_context_length`, context));
+}
+
 /** Granite's switch for rotary positions, whose name says what else it was meant for. */
-function rotates(file: File, architecture: string, { scales }: Architecture): boolean {
-  return !scales || getBool(file, `${architecture}.rope.scaling.finetuned`, true);
+function rotates(file: File, architecture: string, { ropeSwitch }: Architecture): boolean {
+  return !ropeSwitch || getBool(file, `${architecture}.rope.scaling.finetuned`, true);
 }
 
 /** Rotations and windows of the usual layers, and of the alternate ones. */
 function attentionOf(file: File, architecture: string, kind: Architecture, nLayers: number, headDim: number): Pick<ModelConfig, "rope" | "window" | "alternate"> {
-  const rope = kind.ropeStyle && rotates(file, architecture, kind) ? ropeFromGguf(file, architecture, kind.ropeStyle, headDim, kind.latent) : undefined;
+  const rope = kind.ropeStyle && rotates(file, architecture, kind) ? ropeFromGguf(file, architecture, kind.ropeStyle, headDim, kind.yarnKeys) : undefined;
   if (kind.ropelessEvery) {
     return { rope, alternate: { rope: undefined, layers: byLayer(nLayers, (i) => (i + 1) % kind.ropelessEvery! === 0) } };
   }

@@ -34,6 +34,8 @@ export interface ModelConfig {
   readonly normWeights?: boolean;
   /** Attention and feed-forward block both read the layer's input, and their outputs are added together (GPT-J, GPT-NeoX). */
   readonly parallelResidual?: boolean;
+  /** Norms of q and k stand behind the rotation, not before it (Hunyuan). */
+  readonly normsRotated?: boolean;
   /** Rotary positions; undefined where positions are learned, given by `alibi`, or not known at all. */
   readonly rope: RopeConfig | undefined;
   /** Whether each position has a learned vector that is added to the embedding; default: where there is neither `rope` nor `alibi`. */
@@ -57,6 +59,8 @@ export interface ModelConfig {
   readonly latent?: LatentConfig;
   /** A mixture of experts in place of the feed-forward block. */
   readonly experts?: ExpertsConfig;
+  /** Layers of the file behind the last one, which guess further tokens (multi-token prediction) and are left out. */
+  readonly guessingLayers?: number;
   /** Factors on the embedding, on what blocks add to the residual stream, and on the logits; default 1. */
   readonly embeddingScale?: number;
   readonly residualScale?: number;

@@ -29,7 +29,7 @@ function attention(config: ModelConfig, { layers: [first] }: Weights): string {
     attentionCap !== undefined && `scores capped at ${number(attentionCap)}`,
     alibi !== undefined && `ALiBi, at most 2^-${number(alibi / 2 ** Math.floor(Math.log2(nHeads)))} for each position back`,
     qkvClamp !== undefined && `q, k and v clamped at ${number(qkvClamp)}`,
-    first.qNorm !== undefined && `norms of q and k ${headNorms(first.qNorm, config)}`,
+    first.qNorm !== undefined && `norms of q and k ${headNorms(first.qNorm, config)}${config.normsRotated ? ", behind the rotation" : ""}`,
     first.sinkLogits !== undefined && "a sink in every head's softmax",
     biased.length > 0 && `biases on ${biased.join(", ")}`,
   ])}`;

@@ -12,6 +12,8 @@ export interface ExpertDefaults {
   readonly sharedGate?: boolean;
   /** Whether a file says otherwise, with its keys `expert_gating_func`, `expert_weights_norm`, `expert_weights_scale` and `expert_group_count`. */
   readonly fromKeys?: boolean;
+  /** Whether `interleave_moe_layer_step` is read, of which memwall has only 1. */
+  readonly step?: boolean;
 }
 
 /** llama.cpp's numbers of `expert_gating_func`; 0 leaves it to the architecture. */
@@ -26,6 +28,8 @@ export function expertsFromGguf(file: HasMetadata & { readonly tensors: Readonly
   const count = number("expert_count", 0);
   if (count === 0) return undefined;
   if (!defaults) throw new FormatError(file.name, `key "${architecture}.expert_count": expected no mixture of experts in this architecture, found ${count}`);
+  const step = defaults.step ? number("interleave_moe_layer_step", 1) : 1;
+  if (step !== 1) throw new FormatError(file.name, `key "${architecture}.interleave_moe_layer_step": expected 1, experts in every layer, found ${step}`);
   return {
     count,
     used: number("expert_used_count"),

@@ -77,8 +77,8 @@ function layerWeights(config: ModelConfig, { has, linear, optional, norm, headNo
   const [before, after] = [normPlacement !== "after", normPlacement !== "before"];
   // Falcon 40B calls the norm before attention attn_norm_2, and the one before the feed-forward block attn_norm.
   const [attnNorm, usual] = has(at("attn_norm_2")) ? ["attn_norm_2", "attn_norm"] : ["attn_norm", "ffn_norm"];
-  // gpt-oss calls it by what it stands behind.
-  const ffnNorm = !after && has(at("post_attention_norm")) ? "post_attention_norm" : usual;
+  // gpt-oss, GLM 4.5 and Seed call it by what it stands behind, and so does DBRX.
+  const ffnNorm = (after ? [] : ["post_attention_norm", "attn_output_norm"]).find((name) => has(at(name))) ?? usual;
   return {
     ...(before && { attnNorm: norm(at(attnNorm)) }),
     q: linear(at(q[0]), q[1]),

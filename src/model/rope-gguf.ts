@@ -2,22 +2,30 @@ import type { TensorInfo } from "./formats/source.ts";
 import { FormatError, quote } from "./formats/errors.ts";
 import { getNumber, getString, type HasMetadata } from "./formats/gguf-values.ts";
 import { type RopeConfig, type RopeScaling, yarnMagnitude } from "./rope.ts";
+
+/**
+ * What an architecture makes of YaRN's further keys; others read none of them. `whole keys`: `yarn_log_multiplier` says that the factor is for whole
+ * keys: then it is part of the scale of scores (see `latentFromGguf`), and cosines and sines keep theirs. `all`: it says by what the factor is divided, and
+ * `yarn_beta_fast` and `yarn_beta_slow` where the ramp lies.
+ */
+export type YarnKeys = "whole keys" | "all";
+
 type File = HasMetadata & { readonly tensors: ReadonlyMap<string, TensorInfo> };
 
 /**
  * Rotary positions as a file's metadata has them.
- * @param latent Whether `yarn_log_multiplier` says that YaRN's factor is for whole keys: then it is part of the scale of scores (see `latentFromGguf`), and cosines and sines keep theirs.
  * @throws FormatError naming the key that is wrong.
  */
-export function ropeFromGguf(file: File, architecture: string, style: RopeConfig["style"], headDim: number, latent = false): RopeConfig {
+export function ropeFromGguf(file: File, architecture: string, style: RopeConfig["style"], headDim: number, yarnKeys?: YarnKeys): RopeConfig {
   const number = (key: string, fallback: number) => getNumber(file, `${architecture}.rope.${key}`, fallback);
-  const scaling = scalingOf(file, architecture);
-  const moved = latent && number("scaling.yarn_log_multiplier", 0) !== 0;
-  const magnitude = number("scaling.attn_factor", 1) * (scaling.type === "yarn" && !moved ? yarnMagnitude(scaling.factor) : 1);
+  const scaling = scalingOf(file, architecture, yarnKeys);
+  const multiplier = yarnKeys ? number("scaling.yarn_log_multiplier", 0) : 0;
+  const yarn = (factor: number) => (multiplier === 0 ? yarnMagnitude(factor) : yarnKeys === "whole keys" ? 1 : yarnMagnitude(factor) / yarnMagnitude(factor, multiplier));
+  const magnitude = number("scaling.attn_factor", 1) * (scaling.type === "yarn" ? yarn(scaling.factor) : 1);
   return { style, base: number("freq_base", 10000), dims: number("dimension_count", headDim), scaling, ...(magnitude !== 1 && { magnitude }) };
 }
 
-function scalingOf(file: File, architecture: string): RopeScaling {
+function scalingOf(file: File, architecture: string, yarnKeys?: YarnKeys): RopeScaling {
   const key = `${architecture}.rope.scaling.type`;
   const number = (name: string, fallback: number) => getNumber(file, `${architecture}.rope.scaling.${name}`, fallback);
   const factor = number("factor", getNumber(file, `${architecture}.rope.scale_linear`, 1)) || 1;
@@ -32,9 +40,10 @@ function scalingOf(file: File, architecture: string): RopeScaling {
       return factor === 1 ? { type: "none" } : { type, factor };
     case "llama3":
       return { type, factor, lowFreqFactor: number("low_freq_factor", 1), highFreqFactor: number("high_freq_factor", 4), originalContext: number("original_context_length", 8192) };
-    // llama.cpp reads the keys yarn_beta_fast, yarn_beta_slow, yarn_ext_factor for none of these architectures.
-    case "yarn":
-      return { type, factor, originalContext: originalContext(), betaFast: 32, betaSlow: 1 };
+    case "yarn": {
+      const beta = (key: string, usual: number) => (yarnKeys === "all" ? number(key, usual) : usual);
+      return { type, factor, originalContext: originalContext(), betaFast: beta("yarn_beta_fast", 32), betaSlow: beta("yarn_beta_slow", 1) };
+    }
     case "longrope":
       return { type, factor, originalContext: originalContext() };
   }

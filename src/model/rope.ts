@@ -87,8 +87,8 @@ export function ropeFrequencies({ base, dims, scaling }: RopeConfig, factors?: F
 }
 
 /** YaRN's attention factor (Peng et al. 2023, section 3.4). */
-export function yarnMagnitude(factor: number): number {
-  return factor <= 1 ? 1 : 0.1 * Math.log(factor) + 1;
+export function yarnMagnitude(factor: number, multiplier = 1): number {
+  return factor <= 1 ? 1 : 0.1 * multiplier * Math.log(factor) + 1;
 }
 
 function clamp01(x: number): number {

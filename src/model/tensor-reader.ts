@@ -128,7 +128,12 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     return tensor;
   };
   const finish = (): void => {
-    const left = [...file.tensors.keys()].find((name) => !used.has(name) && !UNUSED.test(name));
+    const { nLayers, guessingLayers = 0 } = config;
+    const guesses = (name: string) => {
+      const layer = Number(/^blk\.(\d+)\./.exec(name)?.[1]);
+      return layer >= nLayers && layer < nLayers + guessingLayers;
+    };
+    const left = [...file.tensors.keys()].find((name) => !used.has(name) && !UNUSED.test(name) && !guesses(name));
     if (left !== undefined) throw new FormatError(file.source.name, `tensor "${left}": expected only what a ${config.architecture} model is made of, found this one too`);
   };
   return { shapeOf: (name) => file.tensors.get(name)?.shape, matrix, vector, finish };

@@ -33,6 +33,10 @@ export const bool = (value: boolean): GgufValue => ({ type: "bool", value });
 export const text = (value: string): GgufValue => ({ type: "string", value });
 export const bools = (value: readonly boolean[]): GgufValue => ({ type: "array", itemType: "bool", value });
 
+const i32s = (value: readonly number[]): GgufValue => ({ type: "array", itemType: "int32", value: Int32Array.from(value) });
+
+/** Which pairs of a head rotate by a picture's row and column; those of text all by one position. */
+const SECTIONS = { "rope.dimension_sections": i32s([2, 2, 2, 0]) };
 const PRE = ["attn_norm", "ffn_norm"];
 const SANDWICH = ["attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"];
 const QKV = ["attn_q", "attn_k", "attn_v"];
@@ -64,6 +68,28 @@ export const BLUEPRINTS: Readonly<Record<string, Blueprint>> = {
   bloom: { norms: PRE, norm: "layer", fusedQkv: true, ffn: "plain", biases: PLAIN_BIASES, embeddingNorm: true },
   mpt: { norms: PRE, norm: "layer without bias", fusedQkv: true, ffn: "plain", keys: { "attention.max_alibi_bias": f32(8) } },
   nemotron: { norms: PRE, norm: "layer", ffn: "plain" },
+  mistral3: LLAMA,
+  internlm2: LLAMA,
+  xverse: LLAMA,
+  ernie4_5: LLAMA,
+  minicpm: LLAMA,
+  baichuan: LLAMA,
+  refact: LLAMA,
+  exaone: LLAMA,
+  chatglm: { ...LLAMA, fusedQkv: true, ffn: "stacked", biases: ["attn_qkv"] },
+  arcee: { ...LLAMA, ffn: "plain" },
+  qwen: { ...LLAMA, fusedQkv: true, biases: ["attn_qkv"] },
+  qwen2vl: { ...LLAMA, biases: QKV, keys: SECTIONS },
+  qwen3vl: { ...LLAMA, qkNorm: "shared", keys: SECTIONS },
+  seed_oss: { ...LLAMA, norms: ["attn_norm", "post_attention_norm"], biases: QKV },
+  "hunyuan-dense": { ...LLAMA, qkNorm: "shared" },
+  "pangu-embedded": { ...LLAMA, biases: [...QKV, "attn_output"] },
+  plamo: { ...LLAMA, norms: ["attn_norm"] },
+  orion: { ...LLAMA, norm: "layer" },
+  codeshell: { norms: PRE, norm: "layer", fusedQkv: true, ffn: "plain", biases: PLAIN_BIASES },
+  starcoder: { norms: PRE, norm: "layer", fusedQkv: true, ffn: "plain", biases: PLAIN_BIASES, positions: "learned" },
+  jais: { norms: PRE, norm: "layer", fusedQkv: true, ffn: "gated", biases: [...PLAIN_BIASES, "ffn_gate"], keys: { "attention.max_alibi_bias": f32(8) } },
+  jais2: { norms: PRE, norm: "layer", ffn: "plain", biases: [...QKV, "attn_output", "ffn_up", "ffn_down"] },
 };
 
 /** A small model of an architecture with weights drawn from a seed. */

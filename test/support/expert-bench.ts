@@ -1,6 +1,6 @@
 import { createModel } from "../../src/model/decoder.ts";
 import { memorySource } from "../../src/model/formats/source.ts";
-import { type LoadOptions, loadWeights } from "../../src/model/load.ts";
+import { type LoadOptions, loadWeights, plainFile } from "../../src/model/load.ts";
 import { type ModelFile, openModel } from "../../src/model/open.ts";
 import { decodeRows, nativeDtype } from "../../src/quant/ggml.ts";
 import type { Kernels } from "../../src/tensor/kernels.ts";
@@ -18,8 +18,9 @@ export function expertBench(model: ExpertModel, kernels: Kernels, { ledger, atte
   return bench(createModel(file.config, loadWeights(file, file.config, kernels, options)), { kernels, ledger, attention });
 }
 
-/** All tensors of a file, dequantised and times their scales, by name. */
-export function plainTensors({ source, tensors }: ModelFile): (name: string) => ArrayLike<number> | undefined {
+/** All tensors of a file, dequantised and times their scales, stacked ones apart, by name. */
+export function plainTensors(file: ModelFile): (name: string) => ArrayLike<number> | undefined {
+  const { source, tensors } = plainFile(file, file.config);
   const known = new Map<string, ArrayLike<number>>();
   const scalesOf = (name: string): ArrayLike<number> => (name.endsWith(".weight") && plain(name.replace(/weight$/, "scale"))) || [1];
   const plain = (name: string): ArrayLike<number> | undefined => {

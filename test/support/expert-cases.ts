@@ -1,4 +1,4 @@
-import { bool, type ExpertModel, f32, text, u32 } from "./expert-model.ts";
+import { bool, type ExpertModel, f32, i32s, text, u32 } from "./expert-model.ts";
 
 export interface ExpertCase {
   readonly name: string;
@@ -74,4 +74,62 @@ export const CASES: readonly ExpertCase[] = [
       keys: { expert_feed_forward_length: u32(40), expert_shared_count: u32(1), expert_weights_scale: f32(2.5), expert_weights_norm: bool(true), expert_gating_func: u32(2) },
     },
   },
+  {
+    name: "ernie4_5-moe: a leading dense layer, a bias that chooses, two shared experts",
+    model: {
+      ...{ architecture: "ernie4_5-moe", seed: 180, nLayers: 3, nKvHeads: 1, denseLayers: 1, experts: 6, used: 3, sharedFfnDim: 80, choiceBias: true },
+      keys: { expert_feed_forward_length: u32(40), expert_shared_feed_forward_length: u32(80), expert_shared_count: u32(2), interleave_moe_layer_step: u32(1) },
+    },
+  },
+  {
+    name: "bailingmoe: two shared experts, weights that sum to the scale",
+    model: {
+      ...{ architecture: "bailingmoe", seed: 181, dim: 42, nHeads: 3, nKvHeads: 1, experts: 7, used: 3, ffnDim: 36, sharedFfnDim: 72 },
+      keys: { expert_feed_forward_length: u32(36), expert_shared_count: u32(2), expert_weights_scale: f32(1.5), expert_weights_norm: bool(true) },
+    },
+  },
+  { name: "bailingmoe: weights as they are", model: { architecture: "bailingmoe", seed: 182, sharedFfnDim: 40, keys: { expert_feed_forward_length: u32(40), expert_shared_count: u32(1) } } },
+  {
+    name: "bailingmoe2: groups, a dense layer, layers that guess",
+    model: {
+      ...{ architecture: "bailingmoe2", seed: 183, nLayers: 3, nKvHeads: 1, denseLayers: 1, experts: 8, used: 3, sharedFfnDim: 40, qkNorm: "shared", fusedQkv: true, choiceBias: true, guessingLayers: 1, ropeDims: 6 },
+      keys: {
+        ...{ expert_feed_forward_length: u32(40), expert_shared_count: u32(1), expert_weights_scale: f32(2.5), expert_weights_norm: bool(true), expert_gating_func: u32(2) },
+        ...{ expert_group_count: u32(4), expert_group_used_count: u32(2) },
+      },
+    },
+  },
+  {
+    name: "glm4moe: sigmoids, a dense layer, layers that guess",
+    model: {
+      ...{ architecture: "glm4moe", seed: 184, nLayers: 3, headDim: 20, nKvHeads: 1, ropeDims: 10, denseLayers: 1, experts: 6, used: 3, sharedFfnDim: 40, choiceBias: true, guessingLayers: 1 },
+      ...{ ffnNorm: "post_attention_norm", biases: ["attn_q", "attn_k", "attn_v"] },
+      keys: { expert_feed_forward_length: u32(40), expert_shared_count: u32(1), expert_weights_scale: f32(2.5), expert_weights_norm: bool(true) },
+    },
+  },
+  {
+    name: "glm4moe: norms of heads, softmax",
+    model: {
+      ...{ architecture: "glm4moe", seed: 185, dim: 42, nHeads: 3, nKvHeads: 3, ffnDim: 36, sharedFfnDim: 36, choiceBias: true, qkNorm: "shared", ropeDims: 8, ffnNorm: "post_attention_norm", tied: true },
+      keys: { expert_feed_forward_length: u32(36), expert_shared_count: u32(1), expert_gating_func: u32(1) },
+    },
+  },
+  {
+    name: "hunyuan-moe",
+    model: { architecture: "hunyuan-moe", seed: 186, nHeads: 3, nKvHeads: 1, experts: 6, used: 2, sharedFfnDim: 56, qkNorm: "shared", keys: { expert_feed_forward_length: u32(40), expert_shared_feed_forward_length: u32(56) } },
+    tokens: 20,
+  },
+  {
+    name: "hunyuan-moe: Q8_0",
+    model: { architecture: "hunyuan-moe", seed: 190, ...QUANTISED, sharedFfnDim: 64, qkNorm: "shared", type: "Q8_0", keys: { expert_feed_forward_length: u32(96), expert_shared_feed_forward_length: u32(64) } },
+  },
+  { name: "qwen3vlmoe", model: { architecture: "qwen3vlmoe", seed: 187, headDim: 20, nKvHeads: 1, experts: 8, used: 3, qkNorm: "shared", keys: { expert_feed_forward_length: u32(40), "rope.dimension_sections": i32s([4, 3, 3, 0]) } }, tokens: 20 },
+  {
+    name: "minimax-m2: norms of rows, sigmoids, a bias that chooses",
+    model: {
+      ...{ architecture: "minimax-m2", seed: 188, headDim: 20, nKvHeads: 1, ropeDims: 10, experts: 8, used: 3, qkNorm: "row", choiceBias: true },
+      keys: { expert_feed_forward_length: u32(40), expert_gating_func: u32(2) },
+    },
+  },
+  { name: "dbrx: clamped", model: { architecture: "dbrx", seed: 189, nHeads: 6, nKvHeads: 2, experts: 6, used: 3, norm: "layer", fusedQkv: true, ffnNorm: "attn_output_norm", keys: { "attention.clamp_kqv": f32(1.1) } } },
 ];

@@ -8,6 +8,7 @@ import { drawnMetadata } from "./drawn-metadata.ts";
 export const u32 = (value: number): GgufValue => ({ type: "uint32", value });
 export const f32 = (value: number): GgufValue => ({ type: "float32", value });
 export const bool = (value: boolean): GgufValue => ({ type: "bool", value });
+export const i32s = (value: readonly number[]): GgufValue => ({ type: "array", itemType: "int32", value: Int32Array.from(value) });
 export const text = (value: string): GgufValue => ({ type: "string", value });
 
 /** How a file holds its experts: all of them in one tensor, gate and up together, or (before 2024) a tensor each. */
@@ -45,6 +46,13 @@ export interface ExpertModel {
   readonly denseLayers?: number;
   readonly denseFfnDim?: number;
   readonly qkNorm?: "shared" | "row";
+  readonly fusedQkv?: boolean;
+  /** Default `rms`. */
+  readonly norm?: "rms" | "layer";
+  /** How many of headDim's values rotate; default all. */
+  readonly ropeDims?: number;
+  /** Layers behind the others, with tensors for guessing further tokens. */
+  readonly guessingLayers?: number;
   readonly latent?: LatentModel;
   /** Linears with a bias. */
   readonly biases?: readonly string[];
@@ -69,7 +77,7 @@ export interface ExpertModel {
 /** The model as a GGUF file that llama.cpp loads (unless its layout is `split`), and memwall. The same bytes every time. */
 export function expertModel(model: ExpertModel): Uint8Array {
   const { architecture, seed, dim = 48, nLayers = 2, nHeads = 4, nKvHeads = 2, vocabSize = 264, experts = 5, used = 2, ffnDim = 40 } = model;
-  const { headDim = dim / nHeads, sharedFfnDim = 0, denseLayers = 0, denseFfnDim = 56, biases = [], type = "F32", layout = "stacked", ffnNorm = "ffn_norm", gateGain = 1 } = model;
+  const { headDim = dim / nHeads, sharedFfnDim = 0, denseLayers = 0, denseFfnDim = 56, biases = [], type = "F32", layout = "stacked", ffnNorm = "ffn_norm", gateGain = 1, guessingLayers = 0 } = model;
   const d = dice(seed);
   const tensors: GgufOutTensor[] = [];
 
@@ -121,10 +129,15 @@ export function expertModel(model: ExpertModel): Uint8Array {
   };
 
   draw("token_embd.weight", [vocabSize, dim], 0, 1, type);
-  for (let i = 0; i < nLayers; i++) {
+  for (let i = 0; i < nLayers + guessingLayers; i++) {
     const at = (part: string) => `blk.${i}.${part}`;
     norm(at("attn_norm"), dim);
+    if (i >= nLayers) {
+      linear(at("nextn.eh_proj"), [dim, 2 * dim]);
+      for (const part of ["nextn.enorm", "nextn.hnorm", architecture === "bailingmoe2" ? "layer_output_norm" : "nextn.shared_head_norm"]) norm(at(part), dim);
+    }
     if (model.latent) latentAttention(at, model.latent);
+    else if (model.fusedQkv) linear(at("attn_qkv"), [(nHeads + 2 * nKvHeads) * headDim, dim]);
     else {
       linear(at("attn_q"), [nHeads * headDim, dim]);
       linear(at("attn_k"), [nKvHeads * headDim, dim]);
@@ -177,11 +190,12 @@ export function expertModel(model: ExpertModel): Uint8Array {
   if (!model.tied) linear("output", [vocabSize, dim], 2);
 
   const keys: Record<string, GgufValue> = {
-    ...{ context_length: u32(512), embedding_length: u32(dim), block_count: u32(nLayers), feed_forward_length: u32(denseLayers > 0 ? denseFfnDim : ffnDim) },
-    ...{ "attention.head_count": u32(nHeads), "attention.head_count_kv": u32(nKvHeads), "attention.layer_norm_rms_epsilon": f32(1e-5) },
+    ...{ context_length: u32(512), embedding_length: u32(dim), block_count: u32(nLayers + guessingLayers), feed_forward_length: u32(denseLayers > 0 ? denseFfnDim : ffnDim) },
+    ...(guessingLayers > 0 && { nextn_predict_layers: u32(guessingLayers) }),
+    ...{ "attention.head_count": u32(nHeads), "attention.head_count_kv": u32(nKvHeads), [model.norm === "layer" ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon"]: f32(1e-5) },
     ...(headDim !== dim / nHeads && { "attention.key_length": u32(headDim), "attention.value_length": u32(headDim) }),
     ...(model.latent && latentKeys(model.latent)),
-    ...{ "rope.dimension_count": u32(model.latent?.ropeDim ?? headDim), expert_count: u32(experts), expert_used_count: u32(used) },
+    ...{ "rope.dimension_count": u32(model.latent?.ropeDim ?? model.ropeDims ?? headDim), expert_count: u32(experts), expert_used_count: u32(used) },
     ...(denseLayers > 0 && { leading_dense_block_count: u32(denseLayers) }),
     ...model.keys,
   };

@@ -48,12 +48,17 @@ export function referenceLogits(config: ModelConfig, read: ReadTensor, tokens: r
     const h = stream.map((x) => normIfAny(at("attn_norm"), x));
     const latent = config.latent && referenceLatent(config, at, need, h, (x, i) => rotate(x, i, angles!, rope!.style, rope!.magnitude ?? 1));
     const ordinary = config.latent ? [] : h;
-    const q = ordinary.map((x, i) => turned(headNormed(at("attn_q_norm"), clamped(project(at("attn_q"), x))), i));
-    const k = ordinary.map((x, i) => turned(headNormed(at("attn_k_norm"), clamped(project(at("attn_k"), x))), i));
+    const placed = (part: string, x: Vector, i: number): Vector => {
+      const y = clamped(project(at(part), x));
+      const norm = (z: Vector) => headNormed(at(`${part}_norm`), z);
+      return config.normsRotated ? norm(turned(y, i)) : turned(norm(y), i);
+    };
+    const q = ordinary.map((x, i) => placed("attn_q", x, i));
+    const k = ordinary.map((x, i) => placed("attn_k", x, i));
     const v = ordinary.map((x) => clamped(project(at("attn_v"), x)));
-    // gpt-oss calls the norm before its experts post_attention_norm.
+    // gpt-oss calls the norm before its experts post_attention_norm, DBRX attn_output_norm.
     const before = (config.normPlacement ?? "before") === "before";
-    const ffnNorm = at(before && read(at("post_attention_norm.weight")) ? "post_attention_norm" : "ffn_norm");
+    const ffnNorm = at((before ? ["post_attention_norm", "attn_output_norm"] : []).find((name) => read(at(`${name}.weight`))) ?? "ffn_norm");
     const attended = h.map((_, i) => {
       const first = Math.max(0, i - window + 1);
       const mixed = latent?.[i] ?? attend(config, q[i], k.slice(first, i + 1), v.slice(first, i + 1), read(at("attn_sinks.weight")));
