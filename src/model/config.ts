@@ -84,6 +84,12 @@ export function learnsPositions({ rope, alibi, learnedPositions = rope === undef
   return learnedPositions;
 }
 
+/** Whether a tensor of the file belongs to a layer that is left out. */
+export function isLeftOut({ nLayers, guessingLayers = 0 }: ModelConfig, tensor: string): boolean {
+  const layer = Number(/^blk\.(\d+)\./.exec(tensor)?.[1]);
+  return layer >= nLayers && layer < nLayers + guessingLayers;
+}
+
 /** @throws RangeError naming the field and what is wrong with it. */
 export function validateConfig(config: ModelConfig): ModelConfig {
   for (const field of ["dim", "nLayers", "nHeads", "nKvHeads", "headDim", "ffnDim", "vocabSize", "contextLength"] as const) {

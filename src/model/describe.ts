@@ -12,11 +12,11 @@ const n = (value: number) => value.toLocaleString("en");
 const number = (value: number) => String(Number(value.toPrecision(6)));
 const list = (parts: readonly (string | false)[]) => parts.filter(Boolean).join("; ");
 
-function layers({ nLayers, norm, normPlacement = "before", normWeights = true, parallelResidual }: ModelConfig, { layers: [first] }: Weights): string {
+function layers({ nLayers, norm, normPlacement = "before", normWeights = true, parallelResidual, guessingLayers = 0 }: ModelConfig, { layers: [first] }: Weights): string {
   const order = parallelResidual ? "attention and feed-forward block side by side on the same input" : "attention, then a feed-forward block";
   const place = { before: "before each block", after: "after each block, on what it adds", both: "before and after each block" }[normPlacement];
   const shared = parallelResidual && !first.ffnNorm ? "before both, one for the two" : place;
-  return `layers: ${n(nLayers)} of ${order}; ${norm === "rms" ? "RMSNorm" : "LayerNorm"} ${shared}${normWeights ? "" : ", without weights"}`;
+  return `layers: ${n(nLayers)} of ${order}; ${norm === "rms" ? "RMSNorm" : "LayerNorm"} ${shared}${normWeights ? "" : ", without weights"}${guessingLayers > 0 ? `; ${n(guessingLayers)} more, for guessing further tokens, left out` : ""}`;
 }
 
 function attention(config: ModelConfig, { layers: [first] }: Weights): string {

@@ -5,7 +5,7 @@ import { KEEP, type MatrixFormat, type Sparsity, type WeightScheme } from "../qu
 import { pruneRows } from "../quant/sparse.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import { type Tensor, zeros } from "../tensor/tensor.ts";
-import type { ModelConfig } from "./config.ts";
+import { isLeftOut, type ModelConfig } from "./config.ts";
 import { FormatError } from "./formats/errors.ts";
 import type { ByteSource, TensorInfo } from "./formats/source.ts";
 import { applyFold, awqFolds, type Folds, inputOf, migratedFolds, type ReadMatrix } from "./folding.ts";
@@ -128,12 +128,7 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     return tensor;
   };
   const finish = (): void => {
-    const { nLayers, guessingLayers = 0 } = config;
-    const guesses = (name: string) => {
-      const layer = Number(/^blk\.(\d+)\./.exec(name)?.[1]);
-      return layer >= nLayers && layer < nLayers + guessingLayers;
-    };
-    const left = [...file.tensors.keys()].find((name) => !used.has(name) && !UNUSED.test(name) && !guesses(name));
+    const left = [...file.tensors.keys()].find((name) => !used.has(name) && !UNUSED.test(name) && !isLeftOut(config, name));
     if (left !== undefined) throw new FormatError(file.source.name, `tensor "${left}": expected only what a ${config.architecture} model is made of, found this one too`);
   };
   return { shapeOf: (name) => file.tensors.get(name)?.shape, matrix, vector, finish };

@@ -124,6 +124,8 @@ describe("what a file says of its architecture", () => {
     ["a scaling that nobody knows", "llama", { "rope.scaling.type": text("ntk") }, 'key "llama.rope.scaling.type": expected none, linear, yarn, longrope or llama3, found "ntk"'],
     ["an attention factor that is no number", "llama", { "rope.scaling.attn_factor": f32(NaN) }, "rope attention factor: expected a positive number, found NaN"],
     ["an original context of nothing", "llama", { "rope.scaling.type": text("yarn"), "rope.scaling.original_context_length": u32(0) }, "rope scaling original context: expected a positive number, found 0"],
+    ["a number of layers that leaves positions open", "baichuan: the layers of 7B", { block_count: u32(33) }, 'key "baichuan.block_count": expected 32 or 40, which tells how positions are known, found 33'],
+    ["half of an odd width", "qwen", { feed_forward_length: u32(101) }, "ffnDim: expected a positive integer, found 50.5"],
     ["as many layers as no file holds", "smollm3", { block_count: u32(4e9) }, "nLayers: expected at most 16384, found 4000000000"],
   ])("%s is refused", (_, name, keys, message) => {
     expect(changed(name, { keys: { ...CASES.find((each) => each.name === name)!.model.keys, ...keys } })).toThrow(`${name}: ${message}`);
@@ -146,6 +148,11 @@ describe("what a file says of its architecture", () => {
     after.forEach((row, i) => expect(relativeError(row, before[i])).toBeLessThan(1e-5));
   });
 
+  it("a temperature ends the context where it would begin to change queries", () => {
+    const withTemperature = (temperature: number) => open("mistral3: yarn", { ...CASES.find(({ name }) => name === "mistral3: yarn")!.model, contextLength: 512, keys: { ...CASES.find(({ name }) => name === "mistral3: yarn")!.model.keys, "attention.temperature_scale": f32(temperature) } }).config.contextLength;
+    expect([withTemperature(0.1), withTemperature(0)]).toEqual([128, 512]);
+  });
+
   it("is told in words", () => {
     const words = (name: string) => {
       const { file, config } = open(name);
@@ -164,6 +171,11 @@ describe("what a file says of its architecture", () => {
     );
     expect(words("gemma3")).toContain("layers 0-4, 6 of 0-6: see a sliding window of 8 positions; rotary over 20 values of a head (halves turn together), base 10000\n");
     expect(words("smollm3")).toContain("layers 3 of 0-4: see everything before; no positions\n");
+    expect(words("hunyuan-dense")).toContain("; norms of q and k by head, behind the rotation\n");
+    expect(words("jais")).toContain("scores times 0.0625; ALiBi");
+    expect(words("baichuan: the layers of 13B")).toContain("positions: none but what ALiBi gives");
+    expect(words("arcee")).toContain("feed-forward: plain, ReLU squared, 50 wide");
+    expect(words("minicpm: the scales of old files, tied")).toContain("embedding times 12; blocks add 0.989949 of their result; logits times 0.164063");
     expect(words("phi2")).toContain("LayerNorm before both, one for the two");
     expect(words("falcon: two norms")).toContain("LayerNorm before each block");
     expect(words("bloom: heads no power of two")).toContain("positions: none but what ALiBi gives");

@@ -1,5 +1,5 @@
 import { describeBlocks } from "../../model/describe.ts";
-import type { ModelConfig } from "../../model/config.ts";
+import { isLeftOut, type ModelConfig } from "../../model/config.ts";
 import { loadWeights } from "../../model/load.ts";
 import type { GgufValue } from "../../model/formats/gguf-values.ts";
 import { weightBytes } from "../../model/weights.ts";
@@ -37,6 +37,7 @@ export const inspect: Command = {
       const { name, shape, type, bytes } = info;
       const factor = /\.(input_)?scale$/.exec(name);
       if (factor) return { name, shape, type, bytes, keptAs: factor[1] ? "nothing (not used)" : "nothing (multiplied in)", bytesInMemory: 0, bytesPerToken: 0 };
+      if (isLeftOut(config, name)) return { name, shape, type, bytes, keptAs: "nothing (not used)", bytesInMemory: 0, bytesPerToken: 0 };
       const halves = latentHalves(file, config, name);
       if (halves) {
         const [keys, values] = halves.map((half) => matrixFormat(half, tied, placement));
@@ -95,7 +96,9 @@ function latentHalves(file: ModelFile, config: ModelConfig, name: string): Tenso
 }
 
 /** The part of a tensor's rows that one token meets. */
-function chosenShare({ experts }: ModelConfig, name: string): number {
+function chosenShare(config: ModelConfig, name: string): number {
+  const { experts } = config;
+  if (isLeftOut(config, name)) return 0;
   return experts && /\.ffn_(gate|up|down|gate_up)(_exps|\.\d+)\./.test(name) ? experts.used / experts.count : 1;
 }
 
