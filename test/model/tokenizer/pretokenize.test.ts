@@ -21,6 +21,16 @@ describe("words", () => {
     ["deepseek-v3", "x=日本1234 y", ["x", "=", "日本", "123", "4", " y"]],
     ["deepseek-coder", "a, 12\n", ["a", ",", " ", "1", "2", "\n"]],
     ["bloom", "Hi, you. ok", ["Hi", ",", " you", ".", " ok"]],
+    ["ufakzeka", "Ankara'da 12", ["Ankara", "'da", " ", "1", "2"]],
+    ["laguna", "a!\n\nb", ["a", "!", "\n\n", "b"]],
+    ["minicpm5", "x12345 IT'S", ["x", "123", "45", " IT", "'S"]],
+    ["jais-2", `a${" ".repeat(13)}b12345`, ["a", " ".repeat(8), " ".repeat(4), " b", "123", "45"]],
+    ["tiny_aya", "12345 camelCase's 1234x", ["12", "345", " camel", "Case's", " ", "123", "4", "x"]],
+    ["youtu", "한국어日本，ㄅB12", ["한국어", "日本", "，", "ㄅ", "B", "1", "2"]],
+    ["spark2_5", "日1234!\n\nx", ["日", "1", "2", "3", "4", "!", "\n", "\n", "x"]],
+    ["exaone-moe", "a b c!\n\n12", ["a b c", "!\n", "\n", "1", "2"]],
+    ["deepseek-llm", "Hello, мир日本 123 Ա\u0561  ", ["Hello", ",", " мир", "日本", " ", "123", " Ա", "\u0561", "  "]],
+    ["deepseek-llm", "\u3000x𝐀", ["\u3000", "x", "𝐀"]],
     ["default", "a1234.", ["a", "123", "4", "."]],
   ];
   it.each(cases)("%s: %j", (name, text, expected) => expect(cut(name, text)).toEqual(expected));
@@ -45,5 +55,6 @@ describe("words", () => {
         expect(cut(name, `${text}1`).join("")).toHaveLength(1e6 + 1);
       }
     }
+    for (const [name, character] of [["tiny_aya", "1"], ["deepseek-llm", " "], ["exaone-moe", "a"]]) expect(cut(name, `${character.repeat(1e6)}x`).join("")).toHaveLength(1e6 + 1);
   });
 });
