@@ -86,7 +86,7 @@ export function ropeFrequencies({ base, dims, scaling }: RopeConfig, factors?: F
   });
 }
 
-/** YaRN's attention factor (Peng et al. 2023, section 3.4). */
+/** YaRN's attention factor (Peng et al. 2023, section 3.4); `multiplier` is DeepSeek's and Mistral's `mscale`. */
 export function yarnMagnitude(factor: number, multiplier = 1): number {
   return factor <= 1 ? 1 : 0.1 * multiplier * Math.log(factor) + 1;
 }

@@ -137,6 +137,11 @@ export const CASES: readonly HfCase[] = [
   },
   /** llama.cpp takes models of 27 layers for DeepSeek-V2-Lite, whose queries are projected directly, and no others. */
   { name: "deepseek_v2: direct queries", config: { ...DEEPSEEK, ...LATENT, model_type: "deepseek_v2", num_hidden_layers: 27, first_k_dense_replace: 1, q_lora_rank: null, routed_scaling_factor: 1 }, shapes: deepseekShapes(latentShapes(null), false, 27) },
+  {
+    name: "glm4_moe: norms of heads, half of them rotating, a layer that guesses further",
+    config: { ...DEEPSEEK, ...SIGMOID, model_type: "glm4_moe", partial_rotary_factor: 0.5, use_qk_norm: true, n_group: 1, topk_group: 1, num_nextn_predict_layers: 1 },
+    shapes: deepseekShapes({ ...attentionShapes(), ...biased("self_attn.q_proj", DIM, DIM), ...biased("self_attn.k_proj", 24, DIM), ...biased("self_attn.v_proj", 24, DIM), "self_attn.q_norm.weight": [12], "self_attn.k_norm.weight": [12] }, true, 4),
+  },
 ];
 
 /** The tokens that cases are asked about. */

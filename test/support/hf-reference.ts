@@ -171,11 +171,16 @@ interface Attention {
   readonly headNorms?: boolean;
 }
 
-/** LlamaAttention, and with norms of heads Qwen3Attention. */
+/** LlamaAttention, and with norms of heads Qwen3Attention, where part of a head rotates Glm4MoeAttention. */
 function llamaAttention(t: Tools, h: readonly Vector[], headDim: number, { scale = headDim ** -0.5, window, sinks, headNorms }: Attention = {}): Vector[] {
-  const { frequencies, factor } = yarn(t.config, headDim, num(t.config, "rope_theta"));
+  const rotating = t.config.partial_rotary_factor ? headDim * num(t.config, "partial_rotary_factor") : headDim;
+  const { frequencies, factor } = yarn(t.config, rotating, num(t.config, "rope_theta"));
   const turned = (name: "q" | "k") =>
-    h.map((row, i) => headsOf(t.linear(`self_attn.${name}_proj`)(row), headDim).map((head) => rotateHalf(headNorms ? t.norm(`self_attn.${name}_norm`)(head) : head, i, frequencies, factor)));
+    h.map((row, i) =>
+      headsOf(t.linear(`self_attn.${name}_proj`)(row), headDim)
+        .map((head) => (headNorms ? t.norm(`self_attn.${name}_norm`)(head) : head))
+        .map((head) => concat(rotateHalf(head.slice(0, rotating), i, frequencies, factor), head.slice(rotating))),
+    );
   const v = h.map((row) => headsOf(t.linear("self_attn.v_proj")(row), headDim));
   return attend(turned("q"), turned("k"), v, scale, { window, sinks }).map(t.linear("self_attn.o_proj"));
 }
@@ -284,4 +289,5 @@ const MODELS: Readonly<Record<string, (config: JsonObject) => Module>> = {
   deepseek_v2: deepseek(latentAttention, "softmax"),
   deepseek_v3: deepseek(latentAttention, "sigmoid"),
   dots1: deepseek((t, h) => llamaAttention(t, h, headDimOf(t.config), { headNorms: true }), "sigmoid"),
+  glm4_moe: deepseek((t, h) => llamaAttention(t, h, headDimOf(t.config), { headNorms: t.config.use_qk_norm === true }), "sigmoid"),
 };

@@ -101,6 +101,16 @@ const GEMMA3: HfArchitecture = {
   },
 };
 
+/** The language model of one that also sees pictures. */
+const WITHIN_VISION = {
+  layers: ["language_model.model.layers.", "model.language_model.layers."],
+  otherNames: {
+    ...{ "language_model.model.embed_tokens": "token_embd", "language_model.model.norm": "output_norm", "language_model.lm_head": "output" },
+    ...{ "model.language_model.embed_tokens": "token_embd", "model.language_model.norm": "output_norm", lm_head: "output" },
+  },
+  foreign: ["vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."],
+};
+
 const GRANITE: HfArchitecture = {
   ...{ ...LLAMA, gguf: "granite" },
   keys: [
@@ -155,6 +165,23 @@ const FALCON: HfArchitecture = {
 export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
   llama: LLAMA,
   mistral: LLAMA,
+  // What sees pictures and has one of the older Mistrals within; Ministral's text model is another.
+  mistral3: { ...LLAMA, ...WITHIN_VISION, only: { model_type: ["mistral"] } },
+  arcee: {
+    ...{ ...LLAMA, gguf: "arcee", eps: { ...LLAMA.eps, fallback: 1e-5 }, activation: { keys: ["hidden_act"], names: ["relu2"], fallback: "relu2" } },
+    layerNames: { ...NORMS, ...ATTENTION, "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down" },
+  },
+  ernie4_5: { ...QWEN, gguf: "ernie4_5", tied: true, ropeBase: 500000, eps: { ...LLAMA.eps, fallback: 1e-5 } },
+  seed_oss: { ...QWEN, gguf: "seed_oss", layerNames: { ...ATTENTION, ...GATED, input_layernorm: "attn_norm", post_attention_layernorm: "post_attention_norm" } },
+  exaone: {
+    ...{ ...QWEN, gguf: "exaone", fields: { ...FIELDS, nLayers: ["num_layers"] }, eps: { ...LLAMA.eps, key: "layer_norm_epsilon", fallback: 1e-5 } },
+    ...{ activation: { ...SILU, keys: ["activation_function"] }, layers: ["transformer.h."] },
+    layerNames: {
+      ...{ ln_1: "attn_norm", ln_2: "ffn_norm", "attn.attention.q_proj": "attn_q", "attn.attention.k_proj": "attn_k", "attn.attention.v_proj": "attn_v" },
+      ...{ "attn.attention.out_proj": "attn_output", "mlp.c_fc_0": "ffn_gate", "mlp.c_fc_1": "ffn_up", "mlp.c_proj": "ffn_down" },
+    },
+    otherNames: { "transformer.wte": "token_embd", "transformer.ln_f": "output_norm", lm_head: "output" },
+  },
   qwen2: { ...QWEN, gguf: "qwen2" },
   qwen3: { ...QWEN, gguf: "qwen3", layerNames: { ...QWEN.layerNames, ...QK_NORMS } },
   mixtral: {
@@ -180,14 +207,7 @@ export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
     keys: [window(4096), float("attn_logit_softcapping", "attn_logit_softcapping", 50), float("final_logit_softcapping", "final_logit_softcapping", 30)],
   },
   gemma3_text: GEMMA3,
-  gemma3: {
-    ...{ ...GEMMA3, layers: ["language_model.model.layers.", "model.language_model.layers."] },
-    otherNames: {
-      ...{ "language_model.model.embed_tokens": "token_embd", "language_model.model.norm": "output_norm", "language_model.lm_head": "output" },
-      ...{ "model.language_model.embed_tokens": "token_embd", "model.language_model.norm": "output_norm", lm_head: "output" },
-    },
-    foreign: ["vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector."],
-  },
+  gemma3: { ...GEMMA3, ...WITHIN_VISION },
   phi3: {
     ...{ ...QWEN, gguf: "phi3", eps: { ...QWEN.eps, fallback: 1e-5 } },
     layerNames: { ...NORMS, "self_attn.qkv_proj": "attn_qkv", "self_attn.o_proj": "attn_output", "mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down" },
@@ -259,6 +279,11 @@ export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
     ...{ ...DEEPSEEK2, bareNames: CHOICE_BIAS },
     only: { scoring_func: ["sigmoid"], topk_method: ["noaux_tc"], moe_layer_freq: [1], rope_interleave: [true] },
     experts: { ...DEEPSEEK2.experts!, normalised: true, routing: { gating: "sigmoid", byKey: true, groups: [8, 4], scale: 2.5 } },
+  },
+  glm4_moe: {
+    ...{ ...DEEPSEEK, gguf: "glm4moe", layouts: {}, only: {}, rotates: 0.5, bareNames: CHOICE_BIAS, eps: { ...LLAMA.eps, fallback: 1e-5 } },
+    layerNames: { ...DEEPSEEK.layerNames, ...QK_NORMS, post_attention_layernorm: "post_attention_norm" },
+    experts: { ...DEEPSEEK.experts!, normalised: true, routing: { gating: "sigmoid", byKey: true, groups: [1, 1], scale: 1 } },
   },
   dots1: {
     ...{ ...DEEPSEEK, gguf: "dots1", layouts: {}, only: { scoring_func: ["noaux_tc", "sigmoid"], moe_layer_freq: [1] }, bareNames: CHOICE_BIAS },

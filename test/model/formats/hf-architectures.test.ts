@@ -90,6 +90,25 @@ const CASES: Readonly<Record<string, Case>> = {
   nemotron: { model: { architecture: "nemotron", ropeDims: 6 }, config: { hidden_act: "relu2" }, kept: "norms less one" },
   cohere: { model: { architecture: "command-r", layout: { qkNorm: "by head" }, keys: { logit_scale: f32(0.5) } }, config: { logit_scale: 0.5 } },
   cohere2: { model: { architecture: "cohere2", nLayers: 5, dim: 32, ffnDim: 40 }, config: { logit_scale: 1.5, sliding_window: 7 } },
+  mistral3: {
+    model: { architecture: "llama", headDim: 20, nKvHeads: 1 },
+    config: { model_type: "mistral" },
+    names: { ...NAMES, token_embd: "language_model.model.embed_tokens", output_norm: "language_model.model.norm", output: "language_model.lm_head" },
+    ...{ layers: "language_model.model.layers", kept: "halves" },
+  },
+  arcee: { model: { architecture: "arcee", nKvHeads: 1 }, config: { hidden_act: "relu2" }, kept: "halves" },
+  ernie4_5: { model: { architecture: "ernie4_5", headDim: 20, layout: { tied: true } }, config: {} },
+  seed_oss: { model: { architecture: "seed_oss", headDim: 20, nKvHeads: 1 }, config: {}, names: POST },
+  exaone: {
+    model: { architecture: "exaone", nKvHeads: 1 },
+    config: { num_layers: 2, activation_function: "silu" },
+    names: {
+      ...{ token_embd: "transformer.wte", output_norm: "transformer.ln_f", output: "lm_head", attn_norm: "ln_1", ffn_norm: "ln_2" },
+      ...{ attn_q: "attn.attention.q_proj", attn_k: "attn.attention.k_proj", attn_v: "attn.attention.v_proj", attn_output: "attn.attention.out_proj" },
+      ...{ ffn_gate: "mlp.c_fc_0", ffn_up: "mlp.c_fc_1", ffn_down: "mlp.c_proj" },
+    },
+    layers: "transformer.h",
+  },
   exaone4: { model: { architecture: "exaone4" }, config: { sliding_window: null }, names: POST },
   glm4: {
     model: { architecture: "glm4", ropeDims: 6 },
@@ -134,7 +153,7 @@ function both(type: string) {
     ...(long && { rope_scaling: { type: "longrope", long_factor: long, short_factor: factors("rope_factors_short") } }),
     ...said,
   };
-  const folder = { config: type === "gemma3" ? { model_type: type, text_config: text } : { model_type: type, ...text }, tensors };
+  const folder = { config: type === "gemma3" || type === "mistral3" ? { model_type: type, text_config: text } : { model_type: type, ...text }, tensors };
   return { file, config, folder };
 }
 
@@ -180,6 +199,7 @@ describe("what GGUF has no key for is refused", () => {
     ["gemma2", { query_pre_attn_scalar: 100 }, 'key "query_pre_attn_scalar": expected 12, which is what GGUF\'s readers take, found 100'],
     ["smollm3", { no_rope_layers: [1, 0, 1, 0] }, 'key "no_rope_layers": expected every fourth of 4 layers without, found another value for layer 1'],
     ["phi3", { rope_scaling: { type: "longrope", long_factor: [1], short_factor: [1] } }, 'key "rope_scaling": expected 6 positive numbers under long_factor, found 1'],
+    ["mistral3", { text_config: { model_type: "ministral3" } }, 'key "model_type": expected mistral, found "ministral3"'],
     ["starcoder2", { hidden_act: "silu" }, 'key "hidden_act": expected gelu_pytorch_tanh, found "silu"'],
   ])("%s: %s", (type, change, message) => {
     expect(refused(type, change)).toThrow(message);
