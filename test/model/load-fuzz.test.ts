@@ -50,7 +50,8 @@ function outcome(model: Uint8Array, tokenizer?: Uint8Array): string {
   } catch (error) {
     if (!(error instanceof FormatError)) throw error;
     expect(error.message).toMatch(/^fuzzed: \S.*$/);
-    expect(error.message.length).toBeLessThan(500);
+    // The longest lists the architectures that are known.
+    expect(error.message.length).toBeLessThan(1000);
     return error.message;
   }
 }
