@@ -144,7 +144,7 @@ function attend(model: Model, ops: Ops, layer: LayerWeights, index: number, h: T
   const { latent } = layer;
   let { q, k, v } = latent ? latentQueriesAndKeys(config, ops, layer, latent, h) : projections(ops, layer, h);
   if (config.qkvClamp !== undefined) for (const [name, x] of [["clamp_q", q], ["clamp_k", k], ["clamp_v", v]] as const) ops.adjust(name, x, "clamp", config.qkvClamp);
-  const normedQ = (x: Tensor) => (layer.qNorm ? normalise(config, ops, "attn_q_norm", x, layer.qNorm) : x);
+  const normedQ = (x: Tensor, name = "attn_q_norm") => (layer.qNorm ? normalise(config, ops, name, x, layer.qNorm) : x);
   const normedK = (x: Tensor) => (layer.kNorm ? normalise(config, ops, "attn_k_norm", x, layer.kNorm) : x);
   if (!config.normsRotated) [q, k] = [normedQ(q), normedK(k)];
   let sinkQ: Tensor | undefined;
@@ -154,7 +154,7 @@ function attend(model: Model, ops: Ops, layer: LayerWeights, index: number, h: T
     ops.rope("rope_q", q, own, headDim, rope.style);
     ops.rope("rope_k", k, own, headDim, rope.style);
   }
-  if (config.normsRotated) [q, k, sinkQ] = [normedQ(q), normedK(k), sinkQ && normedQ(sinkQ)];
+  if (config.normsRotated) [q, k, sinkQ] = [normedQ(q), normedK(k), sinkQ && normedQ(sinkQ, "attn_q_norm_sinks")];
   const shape = attentionOf(model, index);
   ops.kvWrite(k, v, segments, index, shape);
   const seen = ops.attention(q, segments, index, shape, sinkQ);

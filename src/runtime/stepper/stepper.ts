@@ -217,9 +217,10 @@ export class Stepper {
     const segment = seenBy(this.model.kinds[kindOfLayer(this.model.config, layer)], this.current.segment);
     if (recorded) return weightsOf(segment, recorded.output);
     if (!this.find("attention", layer)) throw new RangeError(`attention of layer ${layer}: not computed yet`);
-    const q = this.lastOf(["rope_q", "attn_q_norm", "clamp_q", "attn_q"], layer)!;
+    const placed = this.model.config.normsRotated ? ["attn_q_norm", "rope_q"] : ["rope_q", "attn_q_norm"];
+    const q = this.lastOf([...placed, "clamp_q", "attn_q"], layer)!;
     const shape = attentionOf(this.model, layer);
-    return attentionWeights(shape, this.kernels, q.output, segment, layer, this.find("rope_q_sinks", layer)?.output);
+    return attentionWeights(shape, this.kernels, q.output, segment, layer, this.lastOf(["attn_q_norm_sinks", "rope_q_sinks"], layer)?.output);
   }
 
   /** The logit lens on the last token of this pass, for the embedding and every layer that is done. */
