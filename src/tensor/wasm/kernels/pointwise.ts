@@ -134,7 +134,10 @@ export function emitSoftmax(emitter: Emitter): void {
   });
 }
 
-/** Kernels of logits: "argmax" (params x, n, out) and "collect" (x, n, out, threshold, most): the ids of values at least as large. */
+/**
+ * Kernels of logits, which pass over NaN: "argmax" (params x, n, out): the id of the largest; "maxima" (x, n, out, runs, a multiple of 4): each of out [runs]
+ * is the largest of the values of a run, -Infinity where there is none; "collect" (x, n, out, threshold): how many values are at least as large, then their ids.
+ */
 export function emitLogits({ module }: Emitter): void {
   module.kernel("argmax", () => {
     const [x, n] = [local("i32", param(0)), local("i32", param(1))];
@@ -173,7 +176,11 @@ export function emitLogits({ module }: Emitter): void {
       place.add(16);
       if_(i32.eq(place, bytes), () => place.set(0));
     });
-    range(whole, end, 4, (at) => v128.store(out, f32x4.pmax(v128.load(out), v128.load32_splat(i32.add(x, at)))));
+    // Each of the last few in one run alone: twice the same value would count as two large ones.
+    range(whole, end, 4, (at) => {
+      const [target, value] = [local("i32", i32.add(out, i32.sub(at, whole))), local("f32", f32.load(i32.add(x, at)))];
+      if_(f32.gt(value, f32.load(target)), () => f32.store(target, value));
+    });
   });
   module.kernel("collect", () => {
     const [x, out] = [local("i32", param(0)), local("i32", param(2))];
