@@ -190,6 +190,9 @@ const NUMBERS: Readonly<Record<string, (buffer: ArrayBuffer) => ArrayLike<number
   I64: (buffer) => new BigInt64Array(buffer),
 };
 
+/** Scales above can make values of 8 bits that f32 cannot hold. */
+const LARGEST_SCALE = 2 ** 120;
+
 function multiplied({ group, split }: IntegerDecoder, blockSize: number, blockBytes: number, bytes: Uint8Array, out: Float32Array): number {
   const values = new Int8Array(blockSize);
   const scales = new Float32Array(blockSize / group);
@@ -198,7 +201,7 @@ function multiplied({ group, split }: IntegerDecoder, blockSize: number, blockBy
     split(bytes, at, values, 0, scales, 0);
     for (let s = 0, i = 0; s < scales.length; s++) {
       const scale = scales[s];
-      finite = finite && Number.isFinite(scale);
+      finite = finite && Math.abs(scale) < LARGEST_SCALE;
       for (const end = i + group; i < end; i++) out[to++] = values[i] * scale;
     }
   }

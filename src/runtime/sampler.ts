@@ -53,13 +53,19 @@ export type Shaper = (logits: Float32Array, history: () => readonly number[], ra
 /** The most probable token, as `Ops.sample` asks for one. */
 export const greedy = (_: Float32Array, ranking: Ranking): number => ranking.argmax();
 
-/** Order: repetition penalty, topK, topP, minP, temperature; temperature 0 leaves the most probable token alone. */
+/**
+ * Order: repetition penalty, topK, topP, minP, temperature; temperature 0 leaves the most probable token alone. What is made throws a RangeError
+ * where the largest logit is not finite: some sum in the model went beyond f32, and there is nothing to choose by.
+ */
 export function createShaper({ temperature, topK, topP, minP, repeatPenalty }: Sampling): Shaper {
   return (given, history, kernels) => {
     const logits = repeatPenalty === 1 ? given : penalise(given, history(), repeatPenalty);
     const ranking = (logits === given && kernels) || plainRanking(logits);
-    if (temperature === 0) return { ids: [ranking.argmax()], weights: [1], total: 1 };
-    const max = logits[ranking.argmax()];
+    const best = ranking.argmax();
+    const max = logits[best];
+    // Kernels that only count costs have no logits.
+    if (logits.length > 0 && !Number.isFinite(max)) throw new RangeError(`logits: expected finite numbers, found ${max} as the largest of ${logits.length}: the model's weights are too large, or damaged`);
+    if (temperature === 0) return { ids: [best], weights: [1], total: 1 };
     const ids = candidates(logits, max, ranking, topK, topP, minP);
     const weights = ids.map((id) => Math.exp((logits[id] - max) / temperature));
     return { ids, weights, total: weights.reduce((sum, weight) => sum + weight, 0) };

@@ -366,10 +366,8 @@ export class Ops {
     const started = this.start();
     const values = logits.data as Float32Array; // Empty on cost-only kernels, whatever their format.
     const id = pick(values, this.kernels.ranking?.(logits) ?? plainRanking(values));
-    if (this.ledger.on) {
-      const cost = { ...NOTHING, kind: "sampling" as const, m: 1, n: logits.cols, flops: logits.cols, readActivations: logits.bytes };
-      this.write("sample", { ...cost, writtenActivations: Int32Array.BYTES_PER_ELEMENT }, logits, started);
-    }
+    const { cols: n, bytes: readActivations } = logits;
+    if (this.ledger.on) this.write("sample", { ...NOTHING, kind: "sampling", m: 1, n, flops: n, readActivations, writtenActivations: Int32Array.BYTES_PER_ELEMENT }, logits, started);
     return id;
   }
 

@@ -139,6 +139,11 @@ describe("decodeRows", () => {
     }
     bytes[17] = 255;
     expect([decodeRows("MXFP4", bytes, floats), decodeRows("MXFP4", bytes, integers)]).toEqual([32, 32]);
+    // 2 times 2^127 and 4 times 2^126 are beyond f32, 6 times 2^125 is not.
+    for (const [exponent, first] of [[254, 32 + 4], [253, 32 + 6], [252, -1]]) {
+      bytes[17] = exponent;
+      expect(decodeRows("MXFP4", bytes, floats)).toBe(first);
+    }
   });
 
   it("refuses what cannot be", () => {

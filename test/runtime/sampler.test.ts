@@ -111,6 +111,16 @@ describe("the distribution", () => {
     expect(sampler(Float32Array.of(-Infinity, 2, -Infinity), [])).toBe(1);
     expect(sampler(Float32Array.of(-1e30), [])).toBe(0);
   });
+
+  it("says so when the largest logit is not finite, whatever cuts there are", () => {
+    const cuts = [{}, { temperature: 0 }, { topP: 0.9 }, { topK: 2 }, { topK: 2, topP: 0.9, minP: 0.1 }];
+    for (const params of cuts) {
+      const sampler = createSampler({ ...PLAIN, ...params });
+      for (const [odd, rest] of [[NaN, NaN], [Infinity, 1], [-Infinity, -Infinity]]) {
+        expect(() => sampler(Float32Array.of(odd, rest, rest), []), JSON.stringify(params)).toThrow(`logits: expected finite numbers, found ${odd} as the largest of 3`);
+      }
+    }
+  });
 });
 
 describe("greedy", () => {

@@ -33,6 +33,8 @@ export const chat: Command = {
     const talk = conversation(engine, io, params, text(values, "system"));
     const release = io.onInterrupt(talk.interrupt);
     try {
+      // Merges are looked at when text is first encoded: with wrong ones there is nothing to talk about.
+      engine.tokenizer.encode("a");
       const { own } = engine.chatFormat;
       io.err(`${engine.config.name}: ${own ? "its own chat template" : "no chat template of its own, so a plain transcript"}; /help lists the commands\n`);
       for await (const line of io.lines("> ", talk.interrupt)) if (!(await talk.line(line))) break;

@@ -52,6 +52,8 @@ export const serve: Command = {
       const engine = await loadEngine(values, io, { ...batching, maxQueue, maxSequences, ledger: flag(values, "ledger") });
       try {
         if (io.interrupted.aborted) return;
+        // Merges are looked at when text is first encoded: what is wrong with them ends the server here, not every request.
+        engine.tokenizer.encode("a");
         app = createApp(engine, { model, token, maxTokens, maxConcurrent });
         const at = `http://${listening.host.includes(":") ? `[${listening.host}]` : listening.host}:${listening.port}`;
         io.err(`${model} at ${at}/v1 (${engine.backend}, ${engine.threads} thread${engine.threads === 1 ? "" : "s"})${token === undefined && !LOOPBACK.includes(host) ? "; no --token: open to everyone who reaches it" : ""}\n`);

@@ -1,6 +1,11 @@
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import type { PhaseBreakdown, Traffic } from "../../../src/index.ts";
 import { cli, cliJson } from "../../support/cli.ts";
+import { ggufModel } from "../../support/files.ts";
+import { drawModel, SMALL } from "../../support/models.ts";
 
 describe("run.ts, the other commands", () => {
   it("prints help for every command and the version", () => {
@@ -60,5 +65,23 @@ describe("run.ts, the other commands", () => {
     expect(huge.model.parameters / 1e9).toBeCloseTo(174.6, 1);
     expect(huge.model.bytes).toBeGreaterThan(huge.model.parameters);
     expect([huge.prefill.tokensPerSecond, huge.decode.tokensPerSecond]).toEqual([null, null]);
+  });
+
+  it("end with one line where a merge is not a pair, also those that wait for somebody's text", () => {
+    const folder = mkdtempSync(join(tmpdir(), "memwall-merges-"));
+    const path = join(folder, "odd.gguf");
+    const metadata = {
+      "tokenizer.ggml.model": { type: "string", value: "gpt2" },
+      "tokenizer.ggml.merges": { type: "array", itemType: "string", value: ["a b", "ab"] },
+    } as const;
+    writeFileSync(path, ggufModel(drawModel(1, SMALL), { metadata }));
+    try {
+      const err = `memwall: ${path}: merge 1: expected two symbols with a space between them, found "ab"\n`;
+      for (const args of [["generate", "--prompt", "a"], ["tokenize", "--text", "a"], ["serve", "--port", "0"]]) expect(cli([...args, "--model", path])).toEqual({ code: 1, out: "", err });
+      const chat = cli(["chat", "--model", path], "a\n");
+      expect([chat.code, chat.err.endsWith(err)]).toEqual([1, true]);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 });

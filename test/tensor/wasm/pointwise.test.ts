@@ -147,6 +147,19 @@ describe("pointwise kernels", () => {
     }
   });
 
+  it("counts each value in one run of maxima, so that a bound from them leaves enough: the last of a vocabulary too", () => {
+    for (const n of [5, 6, 7, 70, 1001]) {
+      const x = kernels.alloc("f32", [1, n]);
+      x.f32.forEach((_, i) => (x.f32[i] = i));
+      const { device } = kernels;
+      const out = kernels.alloc("f32", [1, 64]);
+      device.params.set([x.byteOffset, n, out.byteOffset, 64]);
+      device.run(device.kernel("maxima"), 1);
+      expect(out.f32.filter((value) => value === n - 1)).toHaveLength(1);
+      release(kernels, x, out);
+    }
+  });
+
   it("refuses tensors of other memories by name", () => {
     const foreign = copy(kernels.alloc("f32", [1, 4]));
     foreign.name = "outsider";

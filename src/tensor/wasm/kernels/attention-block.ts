@@ -172,22 +172,23 @@ function transposedSum([a, b, c, d]: readonly Local<"v128">[]): Expr<"v128"> {
   return f32x4.add(pick(ab, cd, 0, 2, 4, 6), pick(ab, cd, 1, 3, 5, 7));
 }
 
-function emitSoftmax({ module }: Emitter): Func {
-  return module.func("attention_softmax", ["i32", "i32", "i32", "i32"], undefined, (scores, count, state, bytes) => {
+function emitSoftmax(emitter: Emitter): Func {
+  return emitter.module.func("attention_softmax", ["i32", "i32", "i32", "i32"], undefined, (scores, count, state, bytes) => {
     const end = local("i32", i32.add(scores, i32.shl(i32.and(i32.add(count, 3), -4), 2)));
     v128.store(i32.add(scores, i32.shl(count, 2)), f32x4.const(-Infinity));
     const [before, value] = [local("f32", f32.load(state)), local("v128")];
     const max = local("v128", f32x4.splat(before));
-    range(scores, end, 16, (at) => max.set(f32x4.max(max, v128.load(at))));
+    // A NaN, which this maximum passes over, shows in the sum.
+    range(scores, end, 16, (at) => max.set(f32x4.pmax(max, v128.load(at))));
     f32.store(state, maxF32(max));
     max.set(f32x4.splat(f32.load(state)));
     const sum = local("v128", f32x4.const(0));
     range(scores, end, 16, (at) => {
-      value.set(expOf(f32x4.sub(v128.load(at), max)));
+      value.set(expOf(emitter, f32x4.sub(v128.load(at), max)));
       v128.store(at, value);
       sum.set(f32x4.add(sum, value));
     });
-    const factor = local("v128", expOf(f32x4.sub(f32x4.splat(before), max)));
+    const factor = local("v128", expOf(emitter, f32x4.sub(f32x4.splat(before), max)));
     f32.store(state, f32.add(f32.mul(f32.load(state, 4), f32x4.extract_lane(0, factor)), sumF32(sum)), 4);
     const last = local("i32", i32.add(state, bytes));
     range(i32.add(state, STATE_MIX), last, 16, (at) => v128.store(at, f32x4.mul(v128.load(at), factor)));

@@ -49,7 +49,7 @@ export function emitAttention(emitter: Emitter): void {
   const finish = module.func("attention_finish", ["i32", "i32", "i32", "i32"], undefined, (out, state, headDim, head) => {
     const sum = local("f32", f32.load(state, 4));
     if_(param(16), () => {
-      const past = local("v128", expOf(f32x4.splat(f32.sub(f32.load(i32.add(param(16), i32.shl(head, 2))), f32.load(state)))));
+      const past = local("v128", expOf(emitter, f32x4.splat(f32.sub(f32.load(i32.add(param(16), i32.shl(head, 2))), f32.load(state)))));
       sum.set(f32.add(sum, f32x4.extract_lane(0, past)));
     });
     floats(
@@ -225,13 +225,13 @@ export function emitAttention(emitter: Emitter): void {
  * (scores, count, offset of the first key from the query, slope): caps scores at parameter 14, unless it is 0, and lowers each by the slope for
  * every position that its key lies before the query. Touches up to three scores more.
  */
-function emitBend({ module }: Emitter): Func {
-  return module.func("attention_bend", ["i32", "i32", "i32", "f32"], undefined, (scores, count, offset, slope) => {
+function emitBend(emitter: Emitter): Func {
+  return emitter.module.func("attention_bend", ["i32", "i32", "i32", "f32"], undefined, (scores, count, offset, slope) => {
     const end = local("i32", i32.add(scores, i32.shl(count, 2)));
     if_(param(14), () => {
       const cap = local("v128", f32x4.splat(paramF32(14)));
       const inverse = local("v128", f32x4.div(f32x4.const(1), cap));
-      range(scores, end, 16, (at) => v128.store(at, f32x4.mul(cap, tanhOf(f32x4.mul(v128.load(at), inverse)))));
+      range(scores, end, 16, (at) => v128.store(at, f32x4.mul(cap, tanhOf(emitter, f32x4.mul(v128.load(at), inverse)))));
     });
     if_(param(15), () => {
       const first = f32x4.add(f32x4.splat(f32.convert_i32_s(offset)), v128.const(new Uint8Array(Float32Array.of(0, 1, 2, 3).buffer)));
@@ -246,11 +246,11 @@ function emitBend({ module }: Emitter): Func {
 }
 
 /** state = state and made together, both rescaled to the larger maximum; a made that saw nothing changes nothing. */
-function emitMerge({ module }: Emitter): Func {
-  return module.func("attention_merge_states", ["i32", "i32", "i32"], undefined, (state, made, bytes) => {
+function emitMerge(emitter: Emitter): Func {
+  return emitter.module.func("attention_merge_states", ["i32", "i32", "i32"], undefined, (state, made, bytes) => {
     if_(f32.eq(f32.load(made, 4), 0), () => return_());
     const max = local("f32", f32.max(f32.load(state), f32.load(made)));
-    const factor = (of: I32) => expOf(f32x4.splat(f32.sub(f32.load(of), max)));
+    const factor = (of: I32) => expOf(emitter, f32x4.splat(f32.sub(f32.load(of), max)));
     const [mine, theirs] = [local("v128", factor(state)), local("v128", factor(made))];
     f32.store(state, max);
     f32.store(state, f32.add(f32.mul(f32.load(state, 4), f32x4.extract_lane(0, mine)), f32.mul(f32.load(made, 4), f32x4.extract_lane(0, theirs))), 4);

@@ -167,12 +167,12 @@ function eachToken({ scratch }: Emitter, { tokens }: Tile, { out, n }: Place, vi
 }
 
 /** Functions gate_ACTIVATION: (made, up, tokens): made = act(made) * up, for 8 floats of each token. */
-export function emitGates({ module }: Emitter): Func[] {
+export function emitGates(emitter: Emitter): Func[] {
   return Object.entries(GATED).map(([name, gate]) =>
-    module.func(`gate_${name}`, ["i32", "i32", "i32"], undefined, (made, up, tokens) => {
+    emitter.module.func(`gate_${name}`, ["i32", "i32", "i32"], undefined, (made, up, tokens) => {
       range(0, i32.shl(tokens, 5), 16, (at) => {
         const value = local("v128", v128.load(i32.add(made, at)));
-        v128.store(i32.add(made, at), gate(value, v128.load(i32.add(up, at))));
+        v128.store(i32.add(made, at), gate(emitter, value, v128.load(i32.add(up, at))));
       });
     }),
   );

@@ -1,6 +1,6 @@
 import type { Expr } from "../assembler.ts";
 import { br, f32, f32x4, i32, if_, local, loop, v128 } from "../assembler.ts";
-import type { Emitter } from "./common.ts";
+import type { Emitter, KernelOptions } from "./common.ts";
 import { floats, maxF32, param, paramF32, range, sumF32 } from "./common.ts";
 import { type Activation, type Adjustment, SWIGLU_OAI } from "../../kernels.ts";
 import { expOf, tanhOf } from "./exp.ts";
@@ -11,28 +11,28 @@ type V128 = Expr<"v128">;
 const GELU = 2 * Math.sqrt(2 / Math.PI);
 
 /** act(gate) * up, by activation, in the order of their numbers. */
-export const GATED: Readonly<Record<Activation, (gate: V128, up: V128) => V128>> = {
-  silu: (gate, up) => f32x4.mul(act("silu", gate), up),
-  gelu: (gate, up) => f32x4.mul(act("gelu", gate), up),
-  relu2: (gate, up) => f32x4.mul(act("relu2", gate), up),
-  swiglu_oai: (gate, up) => {
+export const GATED: Readonly<Record<Activation, (options: KernelOptions, gate: V128, up: V128) => V128>> = {
+  silu: (options, gate, up) => f32x4.mul(act(options, "silu", gate), up),
+  gelu: (options, gate, up) => f32x4.mul(act(options, "gelu", gate), up),
+  relu2: (options, gate, up) => f32x4.mul(act(options, "relu2", gate), up),
+  swiglu_oai: (options, gate, up) => {
     const clamped = f32x4.max(f32x4.const(-SWIGLU_OAI.limit), f32x4.min(f32x4.const(SWIGLU_OAI.limit), up));
-    return f32x4.mul(act("swiglu_oai", gate), f32x4.add(clamped, f32x4.const(1)));
+    return f32x4.mul(act(options, "swiglu_oai", gate), f32x4.add(clamped, f32x4.const(1)));
   },
 };
 
-function act(kind: Activation, x: V128): V128 {
+function act(options: KernelOptions, kind: Activation, x: V128): V128 {
   if (kind === "relu2") {
     const positive = local("v128", f32x4.max(x, f32x4.const(0)));
     return f32x4.mul(positive, positive);
   }
   if (kind === "swiglu_oai") {
     const open = local("v128", f32x4.min(x, f32x4.const(SWIGLU_OAI.limit)));
-    return f32x4.div(open, f32x4.add(f32x4.const(1), expOf(f32x4.mul(open, f32x4.const(-SWIGLU_OAI.alpha)))));
+    return f32x4.div(open, f32x4.add(f32x4.const(1), expOf(options, f32x4.mul(open, f32x4.const(-SWIGLU_OAI.alpha)))));
   }
   const inner =
     kind === "silu" ? x : f32x4.mul(f32x4.mul(x, f32x4.const(GELU)), f32x4.add(f32x4.const(1), f32x4.mul(f32x4.mul(x, x), f32x4.const(0.044715))));
-  return f32x4.div(x, f32x4.add(f32x4.const(1), expOf(f32x4.neg(inner))));
+  return f32x4.div(x, f32x4.add(f32x4.const(1), expOf(options, f32x4.neg(inner))));
 }
 
 /** Visits floats [first * 4, min(last * 4, n)): units are vectors of four, so threads share no vector. */
@@ -52,14 +52,15 @@ function vectors(first: Expr<"i32">, last: Expr<"i32">, n: Expr<"i32">, visit: (
  * Kernels gated_ACTIVATION (params out, gate, up, n), ACTIVATION (x, -, -, n), add (x, y, -, n), add_scaled (x, y, factor, n), and scale, cap and clamp (x, by, 1 / by, n);
  * units are 4 floats.
  */
-export function emitPointwise({ module }: Emitter): void {
+export function emitPointwise(emitter: Emitter): void {
+  const { module } = emitter;
   for (const kind of ["silu", "gelu", "relu2", "swiglu_oai"] as const) {
     module.kernel(`gated_${kind}`, (first, last) => {
       const [out, gate, up] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2))];
       const x = local("v128");
       vectors(first, last, param(3), (at, load, store) => {
         x.set(v128[load](i32.add(gate, at)));
-        store(i32.add(out, at), GATED[kind](x, v128[load](i32.add(up, at))));
+        store(i32.add(out, at), GATED[kind](emitter, x, v128[load](i32.add(up, at))));
       });
     });
     module.kernel(kind, (first, last) => {
@@ -67,13 +68,13 @@ export function emitPointwise({ module }: Emitter): void {
       const x = local("v128");
       vectors(first, last, param(3), (at, load, store) => {
         x.set(v128[load](i32.add(address, at)));
-        store(i32.add(address, at), act(kind, x));
+        store(i32.add(address, at), act(emitter, kind, x));
       });
     });
   }
   const adjustments: Record<Adjustment, (x: V128, by: V128, inverse: V128) => V128> = {
     scale: (x, by) => f32x4.mul(x, by),
-    cap: (x, by, inverse) => f32x4.mul(by, tanhOf(f32x4.mul(x, inverse))),
+    cap: (x, by, inverse) => f32x4.mul(by, tanhOf(emitter, f32x4.mul(x, inverse))),
     clamp: (x, by) => f32x4.min(by, f32x4.max(f32x4.neg(by), x)),
   };
   for (const how of ["scale", "cap", "clamp"] as const) {
@@ -95,8 +96,8 @@ export function emitPointwise({ module }: Emitter): void {
 }
 
 /** Kernel "softmax": rows [first, last) of x [rows, cols], in place; params x, cols. */
-export function emitSoftmax({ module }: Emitter): void {
-  module.kernel("softmax", (first, last) => {
+export function emitSoftmax(emitter: Emitter): void {
+  emitter.module.kernel("softmax", (first, last) => {
     const cols = local("i32", param(1));
     const row = local("i32", i32.add(param(0), i32.shl(i32.mul(first, cols), 2)));
     const value = local("v128");
@@ -112,12 +113,12 @@ export function emitSoftmax({ module }: Emitter): void {
       floats(
         cols,
         (at) => {
-          value.set(expOf(f32x4.sub(v128.load(i32.add(row, at)), max)));
+          value.set(expOf(emitter, f32x4.sub(v128.load(i32.add(row, at)), max)));
           v128.store(i32.add(row, at), value);
           sum.set(f32x4.add(sum, value));
         },
         (at) => {
-          value.set(expOf(f32x4.sub(v128.load32_splat(i32.add(row, at)), max)));
+          value.set(expOf(emitter, f32x4.sub(v128.load32_splat(i32.add(row, at)), max)));
           v128.store32_lane(0, i32.add(row, at), value);
           sum.set(f32x4.add(sum, f32x4.replace_lane(0, f32x4.const(0), f32x4.extract_lane(0, value))));
         },
@@ -133,7 +134,10 @@ export function emitSoftmax({ module }: Emitter): void {
   });
 }
 
-/** Kernels of logits: "argmax" (params x, n, out) and "collect" (x, n, out, threshold, most): the ids of values at least as large. */
+/**
+ * Kernels of logits, which pass over NaN: "argmax" (params x, n, out): the id of the largest; "maxima" (x, n, out, runs, a multiple of 4): each of out [runs]
+ * is the largest of the values of a run, -Infinity where there is none; "collect" (x, n, out, threshold): how many values are at least as large, then their ids.
+ */
 export function emitLogits({ module }: Emitter): void {
   module.kernel("argmax", () => {
     const [x, n] = [local("i32", param(0)), local("i32", param(1))];
@@ -172,7 +176,11 @@ export function emitLogits({ module }: Emitter): void {
       place.add(16);
       if_(i32.eq(place, bytes), () => place.set(0));
     });
-    range(whole, end, 4, (at) => v128.store(out, f32x4.pmax(v128.load(out), v128.load32_splat(i32.add(x, at)))));
+    // Each of the last few in one run alone: twice the same value would count as two large ones.
+    range(whole, end, 4, (at) => {
+      const [target, value] = [local("i32", i32.add(out, i32.sub(at, whole))), local("f32", f32.load(i32.add(x, at)))];
+      if_(f32.gt(value, f32.load(target)), () => f32.store(target, value));
+    });
   });
   module.kernel("collect", () => {
     const [x, out] = [local("i32", param(0)), local("i32", param(2))];
