@@ -165,23 +165,6 @@ const FALCON: HfArchitecture = {
 export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
   llama: LLAMA,
   mistral: LLAMA,
-  // What sees pictures and has one of the older Mistrals within; Ministral's text model is another.
-  mistral3: { ...LLAMA, ...WITHIN_VISION, only: { model_type: ["mistral"] } },
-  arcee: {
-    ...{ ...LLAMA, gguf: "arcee", eps: { ...LLAMA.eps, fallback: 1e-5 }, activation: { keys: ["hidden_act"], names: ["relu2"], fallback: "relu2" } },
-    layerNames: { ...NORMS, ...ATTENTION, "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down" },
-  },
-  ernie4_5: { ...QWEN, gguf: "ernie4_5", tied: true, ropeBase: 500000, eps: { ...LLAMA.eps, fallback: 1e-5 } },
-  seed_oss: { ...QWEN, gguf: "seed_oss", layerNames: { ...ATTENTION, ...GATED, input_layernorm: "attn_norm", post_attention_layernorm: "post_attention_norm" } },
-  exaone: {
-    ...{ ...QWEN, gguf: "exaone", fields: { ...FIELDS, nLayers: ["num_layers"] }, eps: { ...LLAMA.eps, key: "layer_norm_epsilon", fallback: 1e-5 } },
-    ...{ activation: { ...SILU, keys: ["activation_function"] }, layers: ["transformer.h."] },
-    layerNames: {
-      ...{ ln_1: "attn_norm", ln_2: "ffn_norm", "attn.attention.q_proj": "attn_q", "attn.attention.k_proj": "attn_k", "attn.attention.v_proj": "attn_v" },
-      ...{ "attn.attention.out_proj": "attn_output", "mlp.c_fc_0": "ffn_gate", "mlp.c_fc_1": "ffn_up", "mlp.c_proj": "ffn_down" },
-    },
-    otherNames: { "transformer.wte": "token_embd", "transformer.ln_f": "output_norm", lm_head: "output" },
-  },
   qwen2: { ...QWEN, gguf: "qwen2" },
   qwen3: { ...QWEN, gguf: "qwen3", layerNames: { ...QWEN.layerNames, ...QK_NORMS } },
   mixtral: {
@@ -272,6 +255,23 @@ export const HF_ARCHITECTURES: Readonly<Record<string, HfArchitecture>> = {
       ...{ ...ATTENTION, ...NORMS, post_self_attn_layernorm: "post_attention_norm", post_mlp_layernorm: "post_ffw_norm" },
       ...{ "mlp.gate_up_proj": "ffn_up", "mlp.down_proj": "ffn_down" },
     },
+  },
+  // What sees pictures and has one of the older Mistrals within; Ministral's text model is another.
+  mistral3: { ...LLAMA, ...WITHIN_VISION, only: { model_type: ["mistral"] } },
+  arcee: {
+    ...{ ...LLAMA, gguf: "arcee", eps: { ...LLAMA.eps, fallback: 1e-5 }, activation: { keys: ["hidden_act"], names: ["relu2"], fallback: "relu2" } },
+    layerNames: { ...NORMS, ...ATTENTION, "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down" },
+  },
+  ernie4_5: { ...QWEN, gguf: "ernie4_5", tied: true, ropeBase: 500000, eps: { ...LLAMA.eps, fallback: 1e-5 } },
+  seed_oss: { ...QWEN, gguf: "seed_oss", layerNames: { ...ATTENTION, ...GATED, input_layernorm: "attn_norm", post_attention_layernorm: "post_attention_norm" } },
+  exaone: {
+    ...{ ...QWEN, gguf: "exaone", fields: { ...FIELDS, nLayers: ["num_layers"] }, eps: { ...LLAMA.eps, key: "layer_norm_epsilon", fallback: 1e-5 } },
+    ...{ activation: { ...SILU, keys: ["activation_function"] }, layers: ["transformer.h."] },
+    layerNames: {
+      ...{ ln_1: "attn_norm", ln_2: "ffn_norm", "attn.attention.q_proj": "attn_q", "attn.attention.k_proj": "attn_k", "attn.attention.v_proj": "attn_v" },
+      ...{ "attn.attention.out_proj": "attn_output", "mlp.c_fc_0": "ffn_gate", "mlp.c_fc_1": "ffn_up", "mlp.c_proj": "ffn_down" },
+    },
+    otherNames: { "transformer.wte": "token_embd", "transformer.ln_f": "output_norm", lm_head: "output" },
   },
   deepseek: DEEPSEEK,
   deepseek_v2: DEEPSEEK2,
