@@ -99,12 +99,13 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     const [rows, cols] = shape;
     const packer = kernels.packer({ name, dtype: format.dtype, shape, group: format.group || cols });
     const scaled = format.dtype !== "f32" && !isHalf(format.dtype);
-    const asStored = !fold && nativeDtype(info.type) === format.dtype && (!scaled || format.group === 32);
+    const native = nativeDtype(info.type);
+    const asStored = !fold && native === format.dtype && (!scaled || format.group === 32);
     const known = asStored ? undefined : columnImportance(name, scheme, sparsity, calibration, folds);
     // What attention sees is no input of the output projection where attention is latent.
     const importance = known?.length === cols ? known : undefined;
     // What kernels may do by themselves: keep blocks as they are, or round floats.
-    const plain = factor === 1 && (asStored || (!fold && !importance && nativeDtype(info.type) === "f32"));
+    const plain = factor === 1 && (asStored || (!fold && !importance && (native === "f32" || isHalf(native))));
     const rowBytes = rowSize(file, info);
     // Whole tiles of 8 rows, as some kernels pack them.
     const step = Math.max(8, Math.floor(CHUNK_BYTES / rowBytes / 8) * 8);
