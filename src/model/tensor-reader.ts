@@ -4,7 +4,7 @@ import { quantiseRows } from "../quant/groups.ts";
 import { KEEP, type MatrixFormat, type Sparsity, type WeightScheme } from "../quant/scheme.ts";
 import { pruneRows } from "../quant/sparse.ts";
 import type { Kernels } from "../tensor/kernels.ts";
-import { type Tensor, zeros } from "../tensor/tensor.ts";
+import { isHalf, type Tensor, zeros } from "../tensor/tensor.ts";
 import { isLeftOut, type ModelConfig } from "./config.ts";
 import { FormatError } from "./formats/errors.ts";
 import type { ByteSource, TensorInfo } from "./formats/source.ts";
@@ -93,15 +93,19 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
     const info = find(name, shape);
     const factor = factorOf(scale);
     const fold = folds.get(name);
-    const format = matrixFormat(info, tied, { weights: scheme, sparsity, layer });
+    const placed = matrixFormat(info, tied, { weights: scheme, sparsity, layer });
+    // What is multiplied by something is no number of 16 bits any more.
+    const format: MatrixFormat = isHalf(placed.dtype) && (fold || factor !== 1) ? { dtype: "f32", group: 0 } : placed;
     const [rows, cols] = shape;
     const packer = kernels.packer({ name, dtype: format.dtype, shape, group: format.group || cols });
-    const asStored = !fold && nativeDtype(info.type) === format.dtype && (format.dtype === "f32" || format.group === 32);
+    const scaled = format.dtype !== "f32" && !isHalf(format.dtype);
+    const native = nativeDtype(info.type);
+    const asStored = !fold && native === format.dtype && (!scaled || format.group === 32);
     const known = asStored ? undefined : columnImportance(name, scheme, sparsity, calibration, folds);
     // What attention sees is no input of the output projection where attention is latent.
     const importance = known?.length === cols ? known : undefined;
     // What kernels may do by themselves: keep blocks as they are, or round floats.
-    const plain = factor === 1 && (asStored || (!fold && !importance && nativeDtype(info.type) === "f32"));
+    const plain = factor === 1 && (asStored || (!fold && !importance && (native === "f32" || isHalf(native))));
     const rowBytes = rowSize(file, info);
     // Whole tiles of 8 rows, as some kernels pack them.
     const step = Math.max(8, Math.floor(CHUNK_BYTES / rowBytes / 8) * 8);
@@ -114,7 +118,7 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
       }
       const chunk = zeros(asStored ? format.dtype : "f32", [count, cols], 32, name);
       read(info, chunk, row);
-      if (!multiply(chunk.scales ?? chunk.f32, factor)) throw new FormatError(file.source.name, `tensor "${scale}": expected a factor that leaves the weights finite, found ${factor}`);
+      if (factor !== 1 && !multiply(chunk.scales ?? chunk.f32, factor)) throw new FormatError(file.source.name, `tensor "${scale}": expected a factor that leaves the weights finite, found ${factor}`);
       applyFold(fold, chunk, row);
       packer.write(asStored ? chunk : convert(chunk, format, importance));
     }
@@ -136,14 +140,13 @@ export function tensorReader(file: WeightFile, config: ModelConfig, kernels: Ker
 
 /** Multiplies in place. @returns whether all is finite. */
 function multiply(values: Float32Array, factor: number): boolean {
-  if (factor === 1) return true;
   for (let i = 0; i < values.length; i++) values[i] *= factor;
   return firstNonFinite(values) < 0;
 }
 
 /** f32 rows in another format. */
 function convert(rows: Tensor, { dtype, group }: MatrixFormat, importance?: Float32Array): Tensor {
-  if (dtype === "f32") return rows;
+  if (dtype === "f32" || isHalf(dtype)) return rows;
   return dtype === "sparse" ? pruneRows(rows, group, importance) : quantiseRows(rows, dtype, group, importance);
 }
 

@@ -1,4 +1,4 @@
-import { f16Table } from "./float16.ts";
+import { f16Table } from "../tensor/float16.ts";
 
 /** Decodes one block of a quantised type. */
 export interface BlockDecoder {

@@ -1,4 +1,4 @@
-import { f16ToF32, f32ToF16 } from "./float16.ts";
+import { f16ToF32, f32ToF16 } from "../tensor/float16.ts";
 
 const { abs, fround } = Math;
 

@@ -1,5 +1,5 @@
 import type { Tensor } from "../tensor/tensor.ts";
-import { f16ToF32, f32ToBf16, f32ToF16 } from "./float16.ts";
+import { f16ToF32, f32ToBf16, f32ToF16 } from "../tensor/float16.ts";
 import { firstNonFinite, GGML_TYPES, ggmlBytes } from "./ggml.ts";
 import { encodeQ6K } from "./ggml-encode-k.ts";
 import { furthestOf, INT4_SEARCH, searchScale } from "./groups.ts";

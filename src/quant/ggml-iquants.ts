@@ -1,4 +1,4 @@
-import { f16ToF32 } from "./float16.ts";
+import { f16ToF32 } from "../tensor/float16.ts";
 import { half, type IntegerDecoder, word } from "./ggml-blocks.ts";
 import { type Grid, iq1sGrid, iq2sGrid, iq2xsGrid, iq2xxsGrid, iq3sGrid, iq3xxsGrid } from "./ggml-grids.ts";
 

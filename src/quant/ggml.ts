@@ -1,9 +1,9 @@
-import { Tensor } from "../tensor/tensor.ts";
+import { f16Table, widenHalves } from "../tensor/float16.ts";
+import { type HalfDType, isHalf, type Tensor } from "../tensor/tensor.ts";
 import { BLOCK_DECODERS, type BlockDecoder, type IntegerDecoder } from "./ggml-blocks.ts";
 import { INTEGER_DECODERS } from "./ggml-integers.ts";
 import { GRID_DECODERS } from "./ggml-iquants.ts";
 import { K_BLOCK_DECODERS } from "./ggml-kquants.ts";
-import { f16Table } from "./float16.ts";
 
 /** How GGML lays out a row of one type: consecutive blocks of `blockSize` values in `blockBytes` bytes each. */
 export interface GgmlType {
@@ -96,16 +96,18 @@ export function ggmlBytes(name: string, rows: number, cols: number): number {
 
 /**
  * What a matrix of this type can be kept as, exactly: int8 in groups of 32 where no more than a whole number of 8 bits is behind each value and a
- * scale behind each 32, int4 in such groups for Q4_0, else f32.
+ * scale behind each 32, int4 in such groups for Q4_0, the file's own 16 bits for F16 and BF16, else f32.
  */
-export function nativeDtype(name: string): "f32" | "int8" | "int4" {
+export function nativeDtype(name: string): "f32" | HalfDType | "int8" | "int4" {
+  if (name === "F16") return "f16";
+  if (name === "BF16") return "bf16";
   if (name === "Q4_0") return "int4";
   return name === "Q8_0" || (Object.hasOwn(INTEGERS, name) && INTEGERS[name].group === 32) ? "int8" : "f32";
 }
 
 /**
  * Decodes whole rows from file blocks into a canonical tensor; exact, but for numbers of more bits than f32 has. `target` is f32 for any type, or
- * of the type's `nativeDtype` in groups of 32. To decode a matrix in pieces, pass `target.slice(start, end)` and those rows' bytes.
+ * of the type's `nativeDtype`, in groups of 32 where it has scales. To decode a matrix in pieces, pass `target.slice(start, end)` and those rows' bytes.
  *
  * @param bytes Exactly the bytes of target's rows, at any alignment.
  * @returns the index in `target` of the first value that is not finite (for int8 and int4: of the first value of the first
@@ -119,9 +121,11 @@ export function decodeRows(name: string, bytes: Uint8Array, target: Tensor): num
     throw new RangeError(`${label(target)}: expected ${want} bytes of ${name}, found ${bytes.length}`);
   }
   if (target.dtype === "f32") return decodeFloats(name, bytes, target.f32);
-  if (target.dtype !== nativeDtype(name) || target.group !== 32) {
+  const half = isHalf(target.dtype);
+  if (target.dtype !== nativeDtype(name) || (!half && target.group !== 32)) {
     throw new RangeError(`${label(target)}: cannot decode ${name} into ${target.format} with groups of ${target.group}`);
   }
+  if (half) return copyHalves(bytes, target);
   return Object.hasOwn(INTEGERS, name) ? splitIntegers(name, bytes, target) : splitBlocks(bytes, GGML_TYPES[name].blockBytes, target);
 }
 
@@ -153,16 +157,9 @@ function decodeFloats(name: string, bytes: Uint8Array, out: Float32Array): numbe
     new Uint8Array(out.buffer, out.byteOffset, out.byteLength).set(bytes);
     return firstNonFinite(out);
   }
-  if (name === "F16") {
-    const table = f16Table();
-    const halves = halfWords(bytes);
-    for (let i = 0; i < out.length; i++) out[i] = table[halves[i]];
-    return firstNonFinite(out);
-  }
-  if (name === "BF16") {
-    const words = new Uint32Array(out.buffer, out.byteOffset, out.length);
-    const halves = halfWords(bytes);
-    for (let i = 0; i < words.length; i++) words[i] = halves[i] << 16;
+  const own = nativeDtype(name);
+  if (isHalf(own)) {
+    widenHalves(own, halfWords(bytes), out);
     return firstNonFinite(out);
   }
   if (Object.hasOwn(NUMBERS, name)) {
@@ -179,6 +176,15 @@ function decodeFloats(name: string, bytes: Uint8Array, out: Float32Array): numbe
     for (let s = 0; s < scales.length; s++) finite = finite && (bytes[at + scales[s] + 1] & 0x7c) !== 0x7c;
   }
   return finite ? -1 : firstNonFinite(out);
+}
+
+/** An exponent of all ones is that of infinities and NaNs. */
+function copyHalves(bytes: Uint8Array, { dtype, data }: Tensor): number {
+  const halves = halfWords(bytes);
+  data.set(halves);
+  const most = dtype === "f16" ? 0x7c00 : 0x7f80;
+  for (let i = 0; i < halves.length; i++) if ((halves[i] & most) === most) return i;
+  return -1;
 }
 
 /** Types of a number a value that are no weights of any model known, but that a file may have. */

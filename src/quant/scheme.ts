@@ -1,6 +1,8 @@
+import { type HalfDType, isHalf } from "../tensor/tensor.ts";
+
 /** A format that a weight matrix can be kept in. `group`: columns per scale, 0 for one scale a row. */
 export interface MatrixFormat {
-  readonly dtype: "f32" | "int8" | "int4" | "sparse";
+  readonly dtype: "f32" | HalfDType | "int8" | "int4" | "sparse";
   readonly group: number;
 }
 
@@ -46,6 +48,6 @@ export function parseWeights(name: string): WeightScheme {
 
 /** "int8, groups of 32" */
 export function describeFormat({ dtype, group }: MatrixFormat): string {
-  if (dtype === "f32") return dtype;
+  if (dtype === "f32" || isHalf(dtype)) return dtype;
   return `${dtype === "sparse" ? "int8 2:4" : dtype}, ${group === 0 ? "a scale a row" : `groups of ${group}`}`;
 }

@@ -1,7 +1,7 @@
 import type { FusedKernels } from "./fusion.ts";
 import type { Ranking } from "./ranking.ts";
 import type { Routing } from "./routing.ts";
-import type { PlainDType, Tensor } from "./tensor.ts";
+import type { HalfDType, PlainDType, Tensor } from "./tensor.ts";
 
 /** How keys or values are stored. */
 export type KvFormat = "f32" | "int8" | "int4";
@@ -98,7 +98,7 @@ export interface WeightPacker {
 
 export interface WeightSpec {
   readonly name: string;
-  readonly dtype: "f32" | "int8" | "int4" | "sparse";
+  readonly dtype: "f32" | HalfDType | "int8" | "int4" | "sparse";
   readonly shape: readonly number[];
   /** Columns per scale (int8, int4, sparse). */
   readonly group: number;

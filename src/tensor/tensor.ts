@@ -1,8 +1,11 @@
+import { bf16ToF32, f16ToF32 } from "./float16.ts";
+
 /**
  * A tensor is a shape, a number format and a typed-array view. Nothing else: no strides, no device, no gradient.
  *
  * Number formats and how they lie in memory (row-major, last dimension contiguous):
  * - `f32`: Float32Array.
+ * - `f16`, `bf16`: Uint16Array of bits, see float16.ts. Weight matrices only.
  * - `int8`: Int8Array, symmetric; value = data[i] * scales[group of i]. Groups run along the columns: `group` columns share a scale, and
  *   every row starts a new group, so a row has ceil(cols / group) scales.
  * - `int4`: Uint8Array, two values to a byte; value = (nibble - 8) * scale. A group of g columns takes h = ceil(g / 2) bytes: byte j
@@ -14,13 +17,18 @@
  *   which column the first of the two values belongs to, bits 2-3 the second. Scales as for int8.
  * - `packed`: Uint8Array in a layout that only the kernel set which made it can read.
  */
-export type DType = "f32" | "int8" | "int4" | "int16" | "sparse" | "packed";
+export type DType = "f32" | HalfDType | "int8" | "int4" | "int16" | "sparse" | "packed";
+
+/** Floats of 16 bits. */
+export type HalfDType = "f16" | "bf16";
+
+export const isHalf = (dtype: string): dtype is HalfDType => dtype === "f16" || dtype === "bf16";
 
 /** The formats whose layout is public. */
 export type PlainDType = Exclude<DType, "packed">;
 
 /** What a tensor's values lie in. */
-export type TensorData = Float32Array | Int8Array | Int16Array | Uint8Array;
+export type TensorData = Float32Array | Int8Array | Int16Array | Uint8Array | Uint16Array;
 
 export interface TensorInit {
   dtype: DType;
@@ -113,6 +121,8 @@ export class Tensor {
   /** Value number `i` in row-major order, dequantised. For tests and inspection: kernels never come this way. */
   at(i: number): number {
     if (this.dtype === "f32") return this.data[i];
+    if (this.dtype === "f16") return f16ToF32(this.data[i]);
+    if (this.dtype === "bf16") return bf16ToF32(this.data[i]);
     if (this.dtype === "packed") throw new TypeError(`${this.name || "tensor"} is packed: only its kernels can read it`);
     const cols = this.cols;
     const row = Math.floor(i / cols);
@@ -186,7 +196,7 @@ export function sparseRowBytes(cols: number): number {
 /** How many stored values (sparse: bytes) and scales a tensor needs. @throws RangeError for columns that the format cannot have. */
 export function storage(dtype: DType, shape: readonly number[], group = 32): { values: number; scales: number } {
   const count = shape.reduce((a, b) => a * b, 1);
-  if (dtype === "f32") return { values: count, scales: 0 };
+  if (dtype === "f32" || isHalf(dtype)) return { values: count, scales: 0 };
   const cols = shape[shape.length - 1];
   const rows = cols === 0 ? 0 : count / cols;
   if (dtype === "int4" && group !== cols && (cols % 32 !== 0 || group !== 32)) {
@@ -197,7 +207,7 @@ export function storage(dtype: DType, shape: readonly number[], group = 32): { v
   return { values, scales: rows * Math.ceil(cols / group) };
 }
 
-const BYTES: Readonly<Record<DType, number>> = { f32: 4, int16: 2, int8: 1, int4: 1, sparse: 1, packed: 1 };
+const BYTES: Readonly<Record<DType, number>> = { f32: 4, f16: 2, bf16: 2, int16: 2, int8: 1, int4: 1, sparse: 1, packed: 1 };
 
 /** Bytes that `storage` asks for. */
 export function storageBytes(dtype: DType, shape: readonly number[], group = 32): number {
@@ -205,7 +215,8 @@ export function storageBytes(dtype: DType, shape: readonly number[], group = 32)
   return values * BYTES[dtype] + scales * 4;
 }
 
-const VIEWS = { f32: Float32Array, int16: Int16Array, int8: Int8Array, int4: Uint8Array, sparse: Uint8Array } as const;
+/** What the values of each format lie in. */
+export const VIEWS = { f32: Float32Array, f16: Uint16Array, bf16: Uint16Array, int16: Int16Array, int8: Int8Array, int4: Uint8Array, sparse: Uint8Array } as const;
 
 /** An f32 tensor over `data` (or zeros). */
 export function f32(shape: readonly number[], data?: Float32Array | readonly number[], name?: string): Tensor {
@@ -217,7 +228,7 @@ export function f32(shape: readonly number[], data?: Float32Array | readonly num
 export function zeros(dtype: PlainDType, shape: readonly number[], group = 32, name?: string): Tensor {
   const { values, scales } = storage(dtype, shape, group);
   const data = new VIEWS[dtype](values);
-  const quantised = dtype !== "f32";
+  const quantised = dtype !== "f32" && !isHalf(dtype);
   return new Tensor({ dtype, shape, data, scales: quantised ? new Float32Array(scales) : undefined, group: quantised ? group : 0, name });
 }
 

@@ -1,4 +1,4 @@
-import { f32ToF16 } from "../../src/quant/float16.ts";
+import { f32ToF16 } from "../../src/tensor/float16.ts";
 import { GGML_TYPES } from "../../src/quant/ggml.ts";
 import type { Dice } from "./dice.ts";
 

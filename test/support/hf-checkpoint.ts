@@ -1,4 +1,4 @@
-import { f32ToBf16 } from "../../src/quant/float16.ts";
+import { f32ToBf16 } from "../../src/tensor/float16.ts";
 import { dice } from "./dice.ts";
 import type { FolderModel, SafeTensorOut } from "./hf-folder.ts";
 

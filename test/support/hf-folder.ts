@@ -1,5 +1,5 @@
 import { BYTE_CHARACTERS } from "../../src/model/tokenizer/byte-characters.ts";
-import { f32ToBf16, f32ToF16 } from "../../src/quant/float16.ts";
+import { f32ToBf16, f32ToF16 } from "../../src/tensor/float16.ts";
 import type { ModelConfig } from "../../src/model/config.ts";
 import type { Tensor } from "../../src/tensor/tensor.ts";
 import { drawModel, SMALL, type ModelOptions } from "./models.ts";

@@ -1,5 +1,5 @@
 import { decodeRows } from "../../quant/ggml.ts";
-import { f16ToF32, f32ToF16 } from "../../quant/float16.ts";
+import { f16ToF32, f32ToF16 } from "../../tensor/float16.ts";
 import { zeros } from "../../tensor/tensor.ts";
 import { FormatError, quote } from "./errors.ts";
 import { madeInPieces, type Part } from "./parts.ts";

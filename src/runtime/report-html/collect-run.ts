@@ -74,7 +74,7 @@ export async function collectRun(engine: Engine, prompt: string | readonly numbe
 
 /** The formats of the cost-only decoder that stands for the loaded one. */
 function formatsOf(weights: string, kv: KvFormats): Formats {
-  const grouped = (name: string) => parseFormat(name === "f32" ? name : `${name}:32`);
+  const grouped = (name: string) => parseFormat(name.startsWith("int") ? `${name}:32` : name);
   const f32 = parseFormat("f32")!;
   return { weights: grouped(weights) ?? parseFormat("int8:32")!, kv: { k: parseFormat(kv.k) ?? f32, v: parseFormat(kv.v) ?? f32 }, activations: f32 };
 }

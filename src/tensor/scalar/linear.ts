@@ -1,20 +1,24 @@
-import { sparseRowBytes, type Tensor } from "../tensor.ts";
+import { widenHalves } from "../float16.ts";
+import { f32, isHalf, sparseRowBytes, type Tensor } from "../tensor.ts";
 
 /**
  * out[m, n] = x[m, k] . w[n, k]^T (+ bias[n]), every dot product in the same order whatever m is.
  * Sums are float64 (JavaScript's own number), rounded to f32 once: these loops are the reference for the faster kernels.
+ * Weights of 16 bits are widened a row at a time: their results are, bit for bit, those of the same weights in f32.
  * Quantised activations take the same road: integers and their products are exact in float64, so every group's sum is an integer sum, and
  * the row's scale is applied once, at the end.
  */
 export function linear(out: Tensor, x: Tensor, w: Tensor, bias?: Tensor): void {
   const [n, k] = [w.rows, w.cols];
   const m = out.f32.length / n;
-  const dot = w.dtype === "f32" ? dotF32 : w.dtype === "int8" ? dotInt8 : w.dtype === "int4" ? dotInt4 : dotSparse;
+  const widened = isHalf(w.dtype) ? f32([1, k]) : undefined;
+  const dot = w.dtype === "f32" || widened ? dotF32 : w.dtype === "int8" ? dotInt8 : w.dtype === "int4" ? dotInt4 : dotSparse;
   const wide = new Float64Array(x.data); // Widened once here, not n times in the loops below.
   const scales = x.scales;
   for (let row = 0; row < n; row++) {
+    if (widened) dequantiseRow(widened.f32, 0, w, row);
     const b = bias ? bias.f32[row] : 0;
-    for (let i = 0; i < m; i++) out.f32[i * n + row] = dot(wide, i * k, w, row, k) * (scales ? scales[i] : 1) + b;
+    for (let i = 0; i < m; i++) out.f32[i * n + row] = dot(wide, i * k, widened ?? w, widened ? 0 : row, k) * (scales ? scales[i] : 1) + b;
   }
 }
 
@@ -123,6 +127,7 @@ export function dequantiseRow(out: Float32Array, at: number, w: Tensor, row: num
     out.set((w.data as Float32Array).subarray(row * k, (row + 1) * k), at);
     return;
   }
+  if (isHalf(w.dtype)) return widenHalves(w.dtype, (w.data as Uint16Array).subarray(row * k, (row + 1) * k), out.subarray(at, at + k));
   for (let i = 0; i < k; i++) out[at + i] = w.at(row * k + i);
 }
 

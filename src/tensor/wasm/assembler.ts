@@ -208,6 +208,7 @@ export const v128 = {
   ...plain("v128", PLAIN.v128),
   ...loads("v128", LOAD.v128),
   ...stores("v128", STORE.v128),
+  store16_lane: storeLane(STORE_LANE.store16_lane),
   store32_lane: storeLane(STORE_LANE.store32_lane),
   store64_lane: storeLane(STORE_LANE.store64_lane),
   const: vector,

@@ -3,8 +3,8 @@ import type { Kernels } from "../kernels.ts";
 import { attentionMix, attentionScores } from "../scalar/attention.ts";
 import { route } from "../routing.ts";
 import { ropeAngles, softmax } from "../scalar/pointwise.ts";
-import type { PlainDType } from "../tensor.ts";
-import { storage, Tensor } from "../tensor.ts";
+import type { PlainDType, TensorData } from "../tensor.ts";
+import { isHalf, storage, Tensor, VIEWS } from "../tensor.ts";
 import { attentionPlan } from "./attention-plan.ts";
 import type { Spawn } from "./device.ts";
 import { Device, Workspace } from "./device.ts";
@@ -166,13 +166,10 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
 function allocate(device: Device, dtype: PlainDType, shape: readonly number[], group = 32): Tensor {
   const { values, scales } = storage(dtype, shape, group);
   const what = `a tensor [${shape.join(", ")}] ${dtype}`;
-  if (dtype === "f32") {
-    const { address, buffer } = device.alloc(values * 4, what);
-    return new Tensor({ dtype, shape, data: new Float32Array(buffer, address, values) });
-  }
-  const wide = dtype === "int16" ? 2 : 1;
-  const { address, buffer } = device.alloc(values * wide, what);
-  const data = dtype === "int16" ? new Int16Array(buffer, address, values) : dtype === "int8" ? new Int8Array(buffer, address, values) : new Uint8Array(buffer, address, values);
+  const { address, buffer } = device.alloc(values * VIEWS[dtype].BYTES_PER_ELEMENT, what);
+  const View: new (buffer: ArrayBufferLike, address: number, length: number) => TensorData = VIEWS[dtype];
+  const data = new View(buffer, address, values);
+  if (dtype === "f32" || isHalf(dtype)) return new Tensor({ dtype, shape, data });
   // Attention reads scales four at a time, up to three beyond the last.
   const second = device.alloc(scales * 4 + 12, what);
   return new Tensor({ dtype, shape, data, scales: new Float32Array(second.buffer, second.address, scales), group });

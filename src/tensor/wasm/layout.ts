@@ -1,3 +1,6 @@
+import { f16ToF32 } from "../float16.ts";
+import type { HalfDType } from "../tensor.ts";
+
 /**
  * Where things lie in the kernels' memory.
  *
@@ -19,13 +22,10 @@ export const PARAM_COUNT = 32;
 
 /**
  * Parameters of the linear kernels: activations, rows m, columns k (f32) or groups, how many tokens go through a run of tiles before the
- * next ones, which activation gates, room for widened tiles and the bytes of it that a thread has; then a table of up to three parts of PART_WORDS: out, weight, bias or 0, rows n.
+ * next ones, which activation gates, room for widened tiles (0: they are multiplied as they are) and the bytes of it that a thread has; then a table of up to three parts of PART_WORDS: out, weight, bias or 0, rows n.
  */
 export const LINEAR = { x: 0, m: 1, k: 2, stripe: 3, activation: 4, widened: 5, widenedBytes: 6, table: 7 } as const;
 export const PART_WORDS = 4;
-/** Tokens from which on int4 weights are widened, tile by tile, before they are multiplied. */
-export const WIDEN_FROM = 6;
-
 /** Vectors that kernels load: see kernels/constants.ts. */
 export const CONSTANTS = 704;
 
@@ -93,7 +93,21 @@ export function tilesOf(rows: number, cols: number): { tiles: number; groups: nu
   return { tiles: Math.ceil(rows / TILE_ROWS), groups: Math.ceil(cols / GROUP) };
 }
 
-/** f32 weights: 8 rows side by side, column after column. */
-export function f32PackedBytes(rows: number, cols: number): number {
-  return Math.ceil(rows / TILE_ROWS) * TILE_ROWS * cols * 4;
+/**
+ * Weights without scales: 8 rows side by side, column after column. bf16 are the file's bits; f16 are in the form of half scales, which 4
+ * numbers at a time are widened from by a shift, a mask and a product.
+ */
+export type FloatFormat = "f32" | HalfDType;
+
+/** Bytes of a tile of 8 rows. */
+export function floatTileBytes(format: FloatFormat, cols: number): number {
+  return TILE_ROWS * cols * (format === "f32" ? 4 : 2);
+}
+
+/** f16 bits from which on a number has no such form: 128, infinities, NaNs. */
+export const F16_LIMIT = 0x5800;
+
+/** The form of f16 bits of less than F16_LIMIT, whatever their sign. */
+export function encodeF16(bits: number): number {
+  return (bits & 0x7fff) === 0 ? bits : encodeHalf(f16ToF32(bits));
 }

@@ -4,7 +4,7 @@ import type { Device } from "./device.ts";
 import { Workspace } from "./device.ts";
 import type { KernelOptions } from "./kernels/common.ts";
 import type { BlockOrder } from "./kernels/quantise.ts";
-import { ACT16_MAX, ACT8_MAX, HALF_SHIFT, LINEAR, TILE_ROWS, tileBytes, tilesOf, WIDEN_FROM, X_BLOCK } from "./layout.ts";
+import { ACT16_MAX, ACT8_MAX, floatTileBytes, type FloatFormat, HALF_SHIFT, LINEAR, TILE_ROWS, tileBytes, tilesOf, X_BLOCK } from "./layout.ts";
 import { blockOrder, GATED_ACTIVATIONS } from "./program.ts";
 
 /** Bytes of weights, times rows of activations, below which a linear stays on one thread: some 4 microseconds. */
@@ -17,12 +17,19 @@ const STRIPE_BYTES = 1 << 19;
 /** A stripe is a multiple of every number of tokens that tile functions take at once. */
 const STRIPE_STEP = 12;
 
+/** Tokens from which on weights of int4 and of 16 bits are widened, tile by tile, before they are multiplied. */
+const WIDEN_FROM = 6;
+
 /** How weights of one packed format are multiplied. */
 interface Format {
   readonly linear: number;
   readonly add: number;
   readonly gated: number;
   readonly row: number;
+  /** Bytes of a tile of k columns. */
+  tileBytes(k: number): number;
+  /** Of a tile that is widened for many tokens. */
+  widenedBytes?(k: number): number;
   /** What the format's activations must be; undefined: f32 as they are. */
   readonly blocks?: Blocks;
 }
@@ -32,8 +39,6 @@ interface Blocks {
   /** The format of a tensor of such blocks. */
   readonly name: string;
   readonly order: BlockOrder;
-  /** Bytes of a tile of the weights. */
-  readonly stride: number;
   /** What stored weights are too large by. */
   readonly offset: number;
   readonly factor: number;
@@ -55,10 +60,16 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const order = blockOrder(method, format);
     const offset = format === "int4" ? 8 : method.dot === "u8s8" ? 128 : 0;
     const factor = (half ? 1 / HALF_SHIFT : 1) / most;
-    return { ...kernels(`${format}_${half ? "half" : "f32"}`), blocks: { name: `${method.activations} ${order} ${offset}${half ? " half" : ""}`, order, stride: tileBytes(format, half), offset, factor } };
+    const bytesOf = (format: "int8" | "int4", half: boolean) => (k: number) => ((k + 31) >> 5) * tileBytes(format, half);
+    const sizes = { tileBytes: bytesOf(format, half), ...(format === "int4" && { widenedBytes: bytesOf("int8", false) }) };
+    return { ...kernels(`${format}_${half ? "half" : "f32"}`), ...sizes, blocks: { name: `${method.activations} ${order} ${offset}${half ? " half" : ""}`, order, offset, factor } };
   };
   const formats = { int8: [quantised("int8", true), quantised("int8", false)], int4: [quantised("int4", true), quantised("int4", false)] } as const;
-  const f32: Format = kernels("f32");
+  const float = (format: FloatFormat): Format => {
+    const bytesOf = (format: FloatFormat) => (k: number) => floatTileBytes(format, k);
+    return { ...kernels(format), tileBytes: bytesOf(format), ...(format !== "f32" && { widenedBytes: bytesOf("f32") }) };
+  };
+  const floats = { f32: float("f32"), f16: float("f16"), bf16: float("bf16") };
   const copy = device.kernel("copy");
   const orders = [...new Set(Object.values(formats).flatMap((pair) => pair.map(({ blocks }) => blocks.order)))];
   const byOrder = (prefix: string) => Object.fromEntries(orders.map((order) => [order, device.kernel(`${prefix}_${order}`)])) as Record<BlockOrder, number>;
@@ -68,15 +79,26 @@ export function linearPlan(device: Device, method: KernelOptions) {
   /** How a weight is packed: its size tells which scales it has. */
   const formatOf = (w: Tensor): Format => {
     if (w.dtype !== "packed") throw new TypeError(`${w.name || "a weight"} is ${w.dtype}: these kernels compute with weights from their own packer`);
-    if (w.format === "f32") return f32;
-    const { tiles, groups } = tilesOf(w.shape[0], w.shape[1]);
-    const [narrow, wide] = formats[w.format as "int8" | "int4"];
-    return w.data.length === tiles * groups * narrow.blocks.stride ? narrow : wide;
+    if (w.format !== "int8" && w.format !== "int4") return floats[w.format as FloatFormat];
+    const [narrow, wide] = formats[w.format];
+    return w.data.length === tilesOf(w.shape[0], w.shape[1]).tiles * narrow.tileBytes(w.shape[1]) ? narrow : wide;
   };
 
   const blockParams = ({ offset, factor }: Blocks, at: number): void => {
     params[at] = offset;
     paramsF32[at + 1] = factor;
+  };
+
+  /** Address of x / HALF_SHIFT, for f16 weights times HALF_SHIFT; undefined where that is too much for f32. */
+  const raise = ({ f32: from }: Tensor): number | undefined => {
+    const address = workspace.ensure(from.byteLength);
+    const to = new Float32Array(workspace.ints.buffer, address, from.length);
+    let most = 0;
+    for (let i = 0; i < from.length; i++) {
+      to[i] = from[i] * (1 / HALF_SHIFT);
+      most = Math.max(most, Math.abs(to[i])); // Math.max keeps a NaN.
+    }
+    return most < Infinity ? address : undefined;
   };
 
   /** Address of x as the weights want it. @throws TypeError for blocks made for others. */
@@ -105,7 +127,8 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const format = formatOf(weight);
     const k = weight.shape[1];
     const m = x.rows;
-    const source = activations(x, format, m, k);
+    const raised = format === floats.f16 && m < WIDEN_FROM ? raise(x) : undefined;
+    const source = raised ?? activations(x, format, m, k);
     const rowBytes = format.blocks ? ((k + 31) >> 5) * X_BLOCK : k * 4;
     let at: number = LINEAR.table;
     let tiles = 0;
@@ -124,8 +147,9 @@ export function linearPlan(device: Device, method: KernelOptions) {
     params[LINEAR.k] = format.blocks ? (k + 31) >> 5 : k;
     params[LINEAR.stripe] = Math.max(STRIPE_STEP, Math.floor(STRIPE_BYTES / rowBytes / STRIPE_STEP) * STRIPE_STEP);
     params[LINEAR.activation] = activation;
-    if (weight.format === "int4" && m >= WIDEN_FROM) {
-      const widenedBytes = 2 * params[LINEAR.k] * tileBytes("int8", false);
+    params[LINEAR.widened] = 0;
+    if (format.widenedBytes && (m >= WIDEN_FROM || (format === floats.f16 && raised === undefined))) {
+      const widenedBytes = 2 * format.widenedBytes(k);
       params[LINEAR.widened] = widened.ensure(widenedBytes * device.mostThreads);
       params[LINEAR.widenedBytes] = widenedBytes;
     }
@@ -184,8 +208,8 @@ export function linearPlan(device: Device, method: KernelOptions) {
         }
         return;
       }
-      const { row, blocks } = formatOf(table);
-      const perTile = blocks ? ((cols + 31) >> 5) * blocks.stride : cols * TILE_ROWS * 4;
+      const { row, blocks, tileBytes } = formatOf(table);
+      const perTile = tileBytes(cols);
       for (let i = 0; i < ids.length; i++) {
         params[0] = to + i * cols * 4;
         params[1] = from + (ids[i] >> 3) * perTile;

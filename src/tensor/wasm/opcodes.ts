@@ -195,7 +195,7 @@ export const STORE = {
 } as const satisfies Record<string, Record<string, MemoryOp>>;
 
 /** v128 stores of one lane: [opcode, value, align, lanes]. */
-export const STORE_LANE = { store32_lane: [VECTOR + 0x5a, "v128", 2, 4], store64_lane: [VECTOR + 0x5b, "v128", 3, 2] } as const;
+export const STORE_LANE = { store16_lane: [VECTOR + 0x59, "v128", 1, 8], store32_lane: [VECTOR + 0x5a, "v128", 2, 4], store64_lane: [VECTOR + 0x5b, "v128", 3, 2] } as const;
 
 /** Atomic accesses of 32-bit words: [opcode, ...operands after the address]; all but `store` give an i32. */
 export const ATOMIC_I32 = {

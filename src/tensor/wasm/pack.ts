@@ -1,8 +1,9 @@
 import type { WeightPacker, WeightSpec } from "../kernels.ts";
-import { Tensor } from "../tensor.ts";
+import { widenHalves } from "../float16.ts";
+import { f32, type HalfDType, isHalf, Tensor } from "../tensor.ts";
 import type { Device, Workspace } from "./device.ts";
 import { FLOAT_TYPES } from "./kernels/pack-floats.ts";
-import { decodeHalf, encodeHalf, f32PackedBytes, GROUP, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
+import { decodeHalf, encodeF16, encodeHalf, F16_LIMIT, floatTileBytes, GROUP, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
 
 /** Bytes of a file that a thread packs at a time. */
 const PACK_CHUNK = 1 << 15;
@@ -17,12 +18,13 @@ function words(bytes: Int8Array | Uint8Array): Int32Array {
 
 /**
  * Writes weights into their final place as rows arrive. Vectors (norm weights, biases) stay as they are; f32 matrices lie 8 rows side by
- * side; int8 and int4 matrices in tiles, see layout.ts. File blocks pass through `staging`. `flip` is xored into every int8 word (0x80808080 stores weights + 128).
+ * side; int8 and int4 matrices in tiles, f16 and bf16 ones like f32, all see layout.ts. File blocks pass through `staging`. `flip` is xored into every int8 word (0x80808080 stores weights + 128).
  */
 export function wasmPacker(device: Device, staging: Workspace, flip: number, spec: WeightSpec): WeightPacker {
   const { name, dtype, shape } = spec;
   if (dtype === "sparse") throw new RangeError(`${name}: these kernels have no 2:4 sparse weights`);
   if (shape.length < 2) return plainPacker(device, spec);
+  if (isHalf(dtype)) return halfPacker(device, staging, dtype, spec);
   if (dtype !== "f32" && spec.group % GROUP !== 0 && spec.group < shape[1]) throw new RangeError(`${name}: groups of ${spec.group} columns: these kernels want multiples of ${GROUP}`);
   return dtype === "f32" ? f32Packer(device, spec) : tilePacker(device, staging, dtype === "int8" ? flip : 0, spec);
 }
@@ -59,7 +61,7 @@ function plainPacker(device: Device, { name, shape, dtype }: WeightSpec): Weight
 
 function f32Packer(device: Device, spec: WeightSpec): WeightPacker {
   const [rowCount, cols] = spec.shape;
-  const bytes = f32PackedBytes(rowCount, cols);
+  const bytes = Math.ceil(rowCount / TILE_ROWS) * floatTileBytes("f32", cols);
   const { address, buffer } = device.alloc(bytes, spec.name);
   const data = new Float32Array(buffer, address, bytes / 4);
   let done = 0;
@@ -75,6 +77,66 @@ function f32Packer(device: Device, spec: WeightSpec): WeightPacker {
     finish() {
       if (done !== rowCount) missing(spec, done);
       return new Tensor({ dtype: "packed", format: "f32", shape: spec.shape, data: new Uint8Array(data.buffer, address, bytes), name: spec.name });
+    },
+  };
+}
+
+function halfPacker(device: Device, staging: Workspace, dtype: HalfDType, spec: WeightSpec): WeightPacker {
+  const { name } = spec;
+  const [rowCount, cols] = spec.shape;
+  const tile = floatTileBytes(dtype, cols);
+  const bytes = Math.ceil(rowCount / TILE_ROWS) * tile;
+  const { address, buffer } = device.alloc(bytes, name);
+  const data = new Uint16Array(buffer, address, bytes / 2);
+  let done = 0;
+  /** Takes over where some f16 has no form of 16 bits: rare, as weights are. */
+  let wide: WeightPacker | undefined;
+
+  /** Where row `row` begins; its columns are TILE_ROWS apart. */
+  const place = (row: number): number => (row >> 3) * TILE_ROWS * cols + (row & 7);
+  const widen = (): WeightPacker => {
+    const packer = f32Packer(device, { ...spec, dtype: "f32" });
+    for (let row = 0; row < done; row++) {
+      const first = place(row);
+      packer.write(f32([1, cols], Float32Array.from({ length: cols }, (_, c) => decodeHalf(data[first + c * TILE_ROWS]))));
+    }
+    device.heap.free(address);
+    return packer;
+  };
+  return {
+    writeBlocks(type, rows, read) {
+      if (wide || type !== dtype.toUpperCase() || cols % 4 !== 0 || done % TILE_ROWS !== 0) return false;
+      if (done + rows > rowCount) throw new RangeError(`${name}: expected at most ${rowCount - done} more rows, found ${rows}`);
+      const size = rows * cols * 2;
+      const from = staging.ensure(size + 4);
+      staging.ints[0] = 0;
+      read(new Uint8Array(staging.ints.buffer, from + 4, size));
+      device.params.set([from + 4, address + (done >> 3) * tile, rows, cols, 0, 0, from]);
+      device.runAll(device.kernel(`pack_${dtype}`), Math.ceil(rows / TILE_ROWS), Math.max(1, Math.floor(PACK_CHUNK / tile)));
+      if (staging.ints[0] !== 0) return false;
+      done += rows;
+      return true;
+    },
+    write(rows) {
+      const count = checkedRows(spec, done, rows);
+      const from = rows.data as Uint16Array;
+      if (!wide && dtype === "f16" && from.some((bits) => (bits & 0x7fff) >= F16_LIMIT)) wide = widen();
+      if (wide) {
+        const floats = f32(rows.shape);
+        widenHalves(dtype, from, floats.f32);
+        wide.write(floats);
+        done += count;
+        return;
+      }
+      for (let i = 0; i < count; i++, done++) {
+        let to = place(done);
+        for (let c = i * cols; c < (i + 1) * cols; c++, to += TILE_ROWS) data[to] = dtype === "f16" ? encodeF16(from[c]) : from[c];
+      }
+    },
+    finish() {
+      if (wide) return wide.finish();
+      if (done !== rowCount) missing(spec, done);
+      return new Tensor({ dtype: "packed", format: dtype, shape: spec.shape, data: new Uint8Array(data.buffer, address, bytes), name });
     },
   };
 }

@@ -3,18 +3,18 @@ import type { KernelOptions } from "./kernels/common.ts";
 import { emitAttention } from "./kernels/attention.ts";
 import { emitKvWrite } from "./kernels/kv-write.ts";
 import { emitGates, emitLinears } from "./kernels/linear.ts";
-import { f32Tiles } from "./kernels/linear-f32.ts";
+import { emitWidenFloats, floatTiles } from "./kernels/linear-float.ts";
 import { quantisedTiles } from "./kernels/linear-quantised.ts";
 import { emitWiden } from "./kernels/linear-widen.ts";
 import { emitNorms, emitQuantisedNorms, emitRope } from "./kernels/norm.ts";
 import { emitLogits, emitPointwise, emitSoftmax, GATED } from "./kernels/pointwise.ts";
-import { emitPack } from "./kernels/pack.ts";
+import { emitPack, emitPackHalves } from "./kernels/pack.ts";
 import { emitPackFloats } from "./kernels/pack-floats.ts";
 import { emitPool } from "./kernels/pool.ts";
 import type { BlockOrder } from "./kernels/quantise.ts";
 import { emitQuantise } from "./kernels/quantise.ts";
 import { emitReadBandwidth } from "./kernels/read.ts";
-import { emitCopy, emitRow, emitRowF32 } from "./kernels/rows.ts";
+import { emitCopy, emitRow, emitRowFloat } from "./kernels/rows.ts";
 import { ModuleBuilder } from "./module.ts";
 
 export interface Program {
@@ -66,8 +66,14 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
     emitLinears(emitter, `int4_${scales}`, { ...int4, widened: { by: emitWiden(emitter, `widen_${scales}`, half), family: int8 } }, gates);
     for (const format of ["int8", "int4"] as const) emitRow(emitter, `row_${format}_${scales}`, { format, half });
   }
-  emitLinears(emitter, "f32", f32Tiles(emitter), gates);
-  emitRowF32(emitter);
+  const f32 = floatTiles(emitter, "f32");
+  emitLinears(emitter, "f32", f32, gates);
+  emitRowFloat(emitter, "f32");
+  for (const format of ["f16", "bf16"] as const) {
+    emitLinears(emitter, format, { ...floatTiles(emitter, format), widened: { by: emitWidenFloats(emitter, format), family: f32 } }, gates);
+    emitRowFloat(emitter, format);
+    emitPackHalves(emitter, format);
+  }
   emitCopy(emitter);
   emitNorms(emitter);
   emitRope(emitter);

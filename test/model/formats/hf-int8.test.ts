@@ -7,7 +7,7 @@ import { ggufBytes } from "../../../src/model/formats/gguf-write.ts";
 import { memorySource } from "../../../src/model/formats/source.ts";
 import { loadWeights } from "../../../src/model/load.ts";
 import { type ModelFile, openModel } from "../../../src/model/open.ts";
-import { bf16ToF32, f32ToBf16 } from "../../../src/quant/float16.ts";
+import { bf16ToF32, f32ToBf16 } from "../../../src/tensor/float16.ts";
 import { scalarKernels } from "../../../src/tensor/scalar/index.ts";
 import { folderFiles, type FolderModel, folderModel, safeTensors, type SafeTensorOut } from "../../support/hf-folder.ts";
 import { allLogits, bench, relativeError } from "../../support/run.ts";

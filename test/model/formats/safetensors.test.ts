@@ -4,7 +4,7 @@ import { parseJson } from "../../../src/model/formats/json.ts";
 import { composedSource, memoryPart, pickedRows, widened } from "../../../src/model/formats/parts.ts";
 import { readSafeTensors } from "../../../src/model/formats/safetensors.ts";
 import { memorySource } from "../../../src/model/formats/source.ts";
-import { f32ToBf16 } from "../../../src/quant/float16.ts";
+import { f32ToBf16 } from "../../../src/tensor/float16.ts";
 import { safeTensors, safeTensorsFile } from "../../support/hf-folder.ts";
 
 const read = (bytes: Uint8Array) => readSafeTensors(memorySource("x.safetensors", bytes));

@@ -1,5 +1,6 @@
 import type { Kernels } from "../../../src/tensor/kernels.ts";
-import { Tensor, zeros } from "../../../src/tensor/tensor.ts";
+import { f32ToBf16, f32ToF16 } from "../../../src/tensor/float16.ts";
+import { type HalfDType, isHalf, Tensor, zeros } from "../../../src/tensor/tensor.ts";
 
 /** Small deterministic generator (mulberry32): tests must fail the same way twice. */
 export function random(seed: number): { next(): number; int(low: number, high: number): number; normal(): number } {
@@ -26,12 +27,15 @@ export function normals(kernels: Kernels, rng: Random, shape: readonly number[],
   return tensor;
 }
 
+/** The bits of the nearest float of 16 bits. */
+export const narrow = (dtype: HalfDType, value: number): number => (dtype === "f16" ? f32ToF16(value) : f32ToBf16(value));
+
 /** Random weights in the canonical layout; scales exact in half precision unless `odd`. */
-export function weights(rng: Random, dtype: "f32" | "int8" | "int4", rows: number, cols: number, group = 32, odd = false): Tensor {
+export function weights(rng: Random, dtype: "f32" | HalfDType | "int8" | "int4", rows: number, cols: number, group = 32, odd = false): Tensor {
   const tensor = zeros(dtype, [rows, cols], group, "w");
   const { data, scales } = tensor;
   for (let i = 0; i < data.length; i++) {
-    data[i] = dtype === "f32" ? rng.normal() : dtype === "int8" ? (rng.next() < 0.05 ? -128 : rng.int(-128, 127)) : rng.int(0, 255);
+    data[i] = dtype === "f32" ? rng.normal() : isHalf(dtype) ? narrow(dtype, rng.normal()) : dtype === "int8" ? (rng.next() < 0.05 ? -128 : rng.int(-128, 127)) : rng.int(0, 255);
   }
   if (scales) {
     for (let i = 0; i < scales.length; i++) {
@@ -45,7 +49,7 @@ export function weights(rng: Random, dtype: "f32" | "int8" | "int4", rows: numbe
 /** Packs a canonical weight in random chunks. */
 export function pack(kernels: Kernels, rng: Random, weight: Tensor): Tensor {
   const { dtype, shape, group } = weight;
-  if (dtype !== "f32" && dtype !== "int8" && dtype !== "int4") throw new Error(dtype);
+  if (dtype === "packed" || dtype === "int16") throw new Error(dtype);
   const packer = kernels.packer({ name: "w", dtype, shape, group });
   for (let row = 0; row < weight.rows; ) {
     const end = Math.min(weight.rows, row + rng.int(1, 20));

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { f32ToF16 } from "../../../src/quant/float16.ts";
+import { f32ToF16 } from "../../../src/tensor/float16.ts";
 import { decodeRows } from "../../../src/quant/ggml.ts";
 import { quantiseRows } from "../../../src/quant/groups.ts";
 import { zeros } from "../../../src/tensor/tensor.ts";

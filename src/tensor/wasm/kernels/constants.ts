@@ -19,6 +19,8 @@ const VECTORS = {
   nibbles: i16(0x0f0f),
   /** Sign, exponent and fraction of a half scale moved to the top of 32 bits: see layout.ts. */
   halfScale: i32(0x8fffe000 | 0),
+  /** Sign, exponent and the top of the fraction of a half scale as the upper 16 bits of an f32 have them. */
+  halfTop: i16(0x8fff),
   one: f32(1),
   // e^x: see exp.ts.
   log2e: f32(1.4426950408889634),

@@ -1,6 +1,6 @@
 import type { Expr, Func, Local } from "../assembler.ts";
 import { br_if, call, f32, f32x4, i32, if_, local, loop, v128 } from "../assembler.ts";
-import { LINEAR, PART_WORDS, PARAMS, WIDEN_FROM } from "../layout.ts";
+import { LINEAR, PART_WORDS, PARAMS } from "../layout.ts";
 import type { Emitter } from "./common.ts";
 import { param, range } from "./common.ts";
 import { GATED } from "./pointwise.ts";
@@ -16,7 +16,7 @@ export interface TileFamily {
   rowBytes(k: I32): I32;
   /** Bytes of a tile of weights. */
   tileBytes(k: I32): I32;
-  /** For many tokens: a function (from, to, k) that makes tiles of another family, which takes the same activations. */
+  /** For many tokens: a function (from, to, k) that makes tiles of another family. */
   readonly widened?: { readonly by: Func; readonly family: TileFamily };
 }
 
@@ -106,7 +106,7 @@ function emitSpan({ module, threadIndex }: Emitter, name: string, family: TileFa
     const [x, out] = [local("i32"), local("i32")];
     const streams = [0, 1].slice(0, weights).map((next) => ({ at: local("i32"), base: 4 * PART_WORDS * next, wide: local("i32") }));
     const { widened } = family;
-    const widens = local("i32", i32.ge_s(m, WIDEN_FROM));
+    const widens = local("i32", param(LINEAR.widened));
     if (widened) {
       const room = i32.add(param(LINEAR.widened), i32.mul(threadIndex, param(LINEAR.widenedBytes)));
       streams.forEach(({ wide }, next) => wide.set(next === 0 ? room : i32.add(streams[0].wide, widened.family.tileBytes(k))));

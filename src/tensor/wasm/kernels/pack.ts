@@ -1,14 +1,58 @@
 import type { Expr, Local, Operand } from "../assembler.ts";
-import { f32, i32, if_, local } from "../assembler.ts";
-import { GROUP, TILE_ROWS } from "../layout.ts";
+import { f32, f32x4, i32, i32x4, if_, local, v128 } from "../assembler.ts";
+import type { HalfDType } from "../../tensor.ts";
+import { floatTileBytes, GROUP, HALF_SHIFT, TILE_ROWS } from "../layout.ts";
 import type { Emitter } from "./common.ts";
-import { param, range } from "./common.ts";
+import { param, range, repeat } from "./common.ts";
+import { constant } from "./constants.ts";
+
+/** Bytes of a column of a tile. */
+const HALF_COLUMN = floatTileBytes("f16", 1);
 
 /**
  * Parameters of the packing kernels: rows of a file, packed target, rows, groups, bytes of a tile, what is xored into every word of int8, a word
  * that becomes 1 for what is not for them; and of those of pack-floats.ts, the index of the file's type in FLOAT_TYPES.
  */
 export const PACK_PARAMS = ["blocks", "target", "rows", "groups", "stride", "flip", "refused", "type"] as const;
+
+/**
+ * Kernels "pack_f16" and "pack_bf16", with the parameters of the others (columns, a multiple of 4, in place of groups; no stride): rows of a
+ * file into tiles of 8 rows side by side, see layout.ts. They refuse what is not finite, f16 from 128 on, too.
+ */
+export function emitPackHalves({ module }: Emitter, format: HalfDType): void {
+  module.kernel(`pack_${format}`, (first, last) => {
+    const cols = local("i32", param(3));
+    const [mask, sign] = [local("v128", constant("halfScale")), local("v128", i32x4.splat(i32.const(0x8000)))];
+    const refused = local("v128");
+    const [from, to] = [local("i32"), local("i32")];
+    range(first, last, 1, (tile) => {
+      const row = local("i32", i32.shl(tile, 3));
+      const end = local("i32", i32.add(row, TILE_ROWS));
+      if_(i32.gt_s(end, param(2)), () => end.set(param(2)));
+      range(row, end, 1, (row) => {
+        from.set(i32.add(param(0), i32.shl(i32.mul(row, cols), 1)));
+        to.set(i32.add(i32.add(param(1), i32.mul(i32.mul(tile, cols), HALF_COLUMN)), i32.shl(i32.and(row, 7), 1)));
+        repeat(i32.shr_u(cols, 2), () => {
+          const four = local("v128", v128.load16x4_s(from));
+          if (format === "f16") {
+            // Sign, exponent and fraction in place are the value times 2^-112.
+            const shifted = local("v128", f32x4.mul(v128.and(i32x4.shl(four, 13), mask), f32x4.const(HALF_SHIFT * 2 ** 112)));
+            refused.set(v128.or(refused, shifted));
+            four.set(v128.or(i32x4.shr_u(shifted, 13), v128.and(four, sign)));
+          } else {
+            // Times 0, infinities and NaNs are NaN, and stay it.
+            refused.set(f32x4.add(refused, f32x4.mul(i32x4.shl(four, 16), f32x4.const(0))));
+          }
+          for (let c = 0; c < 4; c++) v128.store16_lane(2 * c, to, four, HALF_COLUMN * c);
+          from.add(8);
+          to.add(4 * HALF_COLUMN);
+        });
+      });
+    });
+    // These bits of an exponent are those of 2^-95 and more.
+    if_(v128.any_true(v128.and(refused, i32x4.splat(i32.const(0x70000000)))), () => i32.store(param(6), 1));
+  });
+}
 
 /** GGML's blocks (ggml-common.h): an f16 scale, then 32 values. */
 const FORMATS = { int8: { values: 256, blockBytes: 34 }, int4: { values: 128, blockBytes: 18 } };

@@ -1,8 +1,9 @@
 import { f32, f32x4, i16x8, i32, i32x4, if_, local, loop, br_if, memoryCopy, v128 } from "../assembler.ts";
-import { GROUP, HALF_SHIFT, tileBytes } from "../layout.ts";
+import { floatTileBytes, type FloatFormat, GROUP, TILE_ROWS, tileBytes } from "../layout.ts";
 import type { Emitter } from "./common.ts";
 import { param, range } from "./common.ts";
 import type { WeightFormat } from "./linear-quantised.ts";
+import { halfValue, loadFloat } from "./widen.ts";
 
 /** Parameters of the row kernels: one row out of a packed table. `tile` is the address of the row's first tile, `row` its place in it. */
 export const ROW_PARAMS = ["out", "tile", "row", "cols", "offset"] as const;
@@ -26,9 +27,7 @@ export function emitRow({ module, scratch }: Emitter, name: string, { format, ha
     const at = local("i32");
     range(0, cols, GROUP, (column) => {
       if (half) {
-        const bits = local("i32", i32.load16_u(i32.add(w, i32.shl(row, 1)), scalesAt));
-        const float = i32.or(i32.shl(i32.and(bits, 0x8000), 16), i32.shl(i32.and(bits, 0x7fff), 13));
-        scale.set(f32.mul(f32.reinterpret_i32(float), 1 / HALF_SHIFT));
+        scale.set(halfValue(i32.load16_u(i32.add(w, i32.shl(row, 1)), scalesAt)));
       } else scale.set(f32.load(i32.add(w, i32.shl(row, 2)), scalesAt));
       at.set(values);
       const left = local("i32", i32.sub(cols, column));
@@ -48,16 +47,17 @@ export function emitRow({ module, scratch }: Emitter, name: string, { format, ha
   });
 }
 
-/** Kernel "row_f32": row `row` of a tile of f32 weights packed 8 rows side by side. */
-export function emitRowF32({ module }: Emitter): void {
-  module.kernel("row_f32", () => {
+/** Kernel "row_FORMAT": row `row` of a tile of float weights packed 8 rows side by side, as f32. */
+export function emitRowFloat({ module }: Emitter, format: FloatFormat): void {
+  const column = floatTileBytes(format, 1);
+  module.kernel(`row_${format}`, () => {
     const out = local("i32", param(0));
-    const from = local("i32", i32.add(param(1), i32.shl(param(2), 2)));
+    const from = local("i32", i32.add(param(1), i32.mul(param(2), column / TILE_ROWS)));
     const end = local("i32", i32.add(out, i32.shl(param(3), 2)));
     if_(i32.ne(out, end), () => {
       loop((again) => {
-        f32.store(out, f32.load(from));
-        from.add(32);
+        f32.store(out, loadFloat(format, from));
+        from.add(column);
         out.add(4);
         br_if(again, i32.ne(out, end));
       });

@@ -33,6 +33,17 @@ export function f16ToF32(bits: number): number {
   return f16Table()[bits & 0xffff];
 }
 
+/** The values of the bits of many numbers, into `out`. */
+export function widenHalves(dtype: "f16" | "bf16", bits: Uint16Array, out: Float32Array): void {
+  if (dtype === "f16") {
+    const values = f16Table();
+    for (let i = 0; i < bits.length; i++) out[i] = values[bits[i]];
+  } else {
+    const words = new Uint32Array(out.buffer, out.byteOffset, out.length);
+    for (let i = 0; i < bits.length; i++) words[i] = bits[i] << 16;
+  }
+}
+
 /** The f16 bits of an f32 value. Beyond 65504 by half a step or more: infinity. */
 export function f32ToF16(value: number): number {
   float[0] = value;

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { bf16ToF32, f16Table, f16ToF32, f32ToBf16, f32ToF16 } from "../../src/quant/float16.ts";
+import { bf16ToF32, f16Table, f16ToF32, f32ToBf16, f32ToF16 } from "../../src/tensor/float16.ts";
 import { random } from "../../src/tensor/random.ts";
 
 describe("f16", () => {
