@@ -64,12 +64,17 @@ export function createShaper({ temperature, topK, topP, minP, repeatPenalty }: S
     const best = ranking.argmax();
     const max = logits[best];
     // Kernels that only count costs have no logits.
-    if (logits.length > 0 && !Number.isFinite(max)) throw new RangeError(`logits: expected finite numbers, found ${max} as the largest of ${logits.length}: the model's weights are too large, or damaged`);
+    if (logits.length > 0) expectFinite(max, logits.length);
     if (temperature === 0) return { ids: [best], weights: [1], total: 1 };
     const ids = candidates(logits, max, ranking, topK, topP, minP);
     const weights = ids.map((id) => Math.exp((logits[id] - max) / temperature));
     return { ids, weights, total: weights.reduce((sum, weight) => sum + weight, 0) };
   };
+}
+
+/** @throws RangeError when the largest of `count` logits is not finite: some sum in the model went beyond f32. */
+export function expectFinite(largest: number, count: number): void {
+  if (!Number.isFinite(largest)) throw new RangeError(`logits: expected finite numbers, found ${largest} as the largest of ${count}: the model's weights are too large, or damaged`);
 }
 
 /** The token at `u`, a uniform number in [0, 1). */

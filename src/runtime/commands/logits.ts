@@ -1,5 +1,5 @@
 import { argmax, topIds } from "../../tensor/ranking.ts";
-import { softmax } from "../sampler.ts";
+import { expectFinite, softmax } from "../sampler.ts";
 import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, promptFrom, PROMPT_OPTIONS } from "./command.ts";
 
 export const logits: Command = {
@@ -21,8 +21,11 @@ export const logits: Command = {
       const positions: { token: number; argmax: number; top: [number, number][] }[] = [];
       for (const row of engine.logits(tokens)) {
         const probabilities = softmax(row);
+        const largest = argmax(row);
+        // One that is no number makes all probabilities none.
+        expectFinite(row[largest] + 0 * probabilities[largest], row.length);
         const best = topIds(row, top).map((id): [number, number] => [id, probabilities[id]]);
-        positions.push({ token: tokens[positions.length], argmax: argmax(row), top: best });
+        positions.push({ token: tokens[positions.length], argmax: largest, top: best });
         if (io.interrupted.aborted) throw new Error("interrupted");
       }
       if (flag(values, "json")) return await io.out(`${JSON.stringify({ positions })}\n`);

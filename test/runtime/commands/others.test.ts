@@ -67,6 +67,23 @@ describe("run.ts, the other commands", () => {
     expect([huge.prefill.tokensPerSecond, huge.decode.tokensPerSecond]).toEqual([null, null]);
   });
 
+  it("logits: one line where a model's sums go beyond f32", () => {
+    const folder = mkdtempSync(join(tmpdir(), "memwall-huge-"));
+    const path = join(folder, "huge.gguf");
+    const model = drawModel(1, SMALL);
+    for (const { shape, f32 } of model.tensors.values()) if (shape.length === 2) f32.fill(3e38);
+    writeFileSync(path, ggufModel(model));
+    try {
+      for (const backend of ["scalar", "wasm"]) {
+        const { code, out, err } = cli(["logits", "--prompt", "a", "--model", path, "--backend", backend]);
+        expect([code, out, err.split("\n").length]).toEqual([1, "", 2]);
+        expect(err).toMatch(/logits: expected finite numbers, found (NaN|-?Infinity) as the largest of 40/);
+      }
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it("end with one line where a merge is not a pair, also those that wait for somebody's text", () => {
     const folder = mkdtempSync(join(tmpdir(), "memwall-merges-"));
     const path = join(folder, "odd.gguf");
