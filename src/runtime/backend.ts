@@ -9,6 +9,11 @@ export type Backend = (typeof BACKENDS)[number];
 export interface BackendOptions {
   /** Threads that compute, the calling one included; default all that the machine offers. The scalar kernels have one. */
   readonly threads?: number;
+  /**
+   * Bits of a vector: 128 (default), or 256, for which the wasm kernels have V8 join neighbouring vectors, by an experimental flag that holds for
+   * the whole process; Node 24 and later, x86 with AVX2.
+   */
+  readonly vectors?: 128 | 256;
   /** The engine needs what only the scalar kernels do (quantised activations, sparse weights). */
   readonly scalarOnly?: string;
   /** Bits that the wasm kernels round activations to, in groups of 32; default 16. */
@@ -27,28 +32,36 @@ export interface KernelFacts {
   /** What integer linears round their inputs to; null for plain loops. */
   readonly activations: "int8" | "int16" | null;
   readonly fusedMultiplyAdd: boolean;
+  /** Bits of a vector that the kernels are laid out for; null for plain loops. */
+  readonly vectorBits: 128 | 256 | null;
   readonly sharedMemory: boolean;
 }
 
 export function kernelFacts({ name, threads, ...kernels }: Kernels): KernelFacts {
-  const found = probe();
+  const found = "probe" in kernels ? (kernels as Pick<WasmKernels, "probe">).probe : probe();
   const method = "method" in kernels ? (kernels as Pick<WasmKernels, "method">).method : undefined;
   const how = { dot: method?.dot ?? null, activations: method?.activations ?? null };
-  return { backend: name, threads, simd: found.simd, relaxedDot: found.relaxedDot, ...how, fusedMultiplyAdd: found.madd, sharedMemory: found.shared };
+  return { backend: name, threads, simd: found.simd, relaxedDot: found.relaxedDot, ...how, fusedMultiplyAdd: found.madd, vectorBits: method ? (method.wide ? 256 : 128) : null, sharedMemory: found.shared };
 }
 
 /**
  * The kernels of a backend, with their threads started.
- * @throws RangeError for a number of threads out of range, Error when `wasm` is asked for and cannot be had.
+ * @throws RangeError for a number of threads out of range or vectors that are not to be had, Error when `wasm` is asked for and cannot be had.
  */
-export async function createKernels(backend: Backend, { threads, scalarOnly, activations }: BackendOptions = {}): Promise<Kernels> {
+export async function createKernels(backend: Backend, { threads, vectors = 128, scalarOnly, activations }: BackendOptions = {}): Promise<Kernels> {
   if (threads !== undefined && !(Number.isSafeInteger(threads) && threads >= 1 && threads <= MOST_THREADS)) {
     throw new RangeError(`threads: expected a whole number from 1 to ${MOST_THREADS}, found ${threads}`);
   }
+  if (vectors !== 128 && vectors !== 256) throw new RangeError(`vectors: expected 128 or 256 bits, found ${vectors as number}`);
   if (backend === "wasm" && scalarOnly) throw new RangeError(`backend: the wasm kernels do not have ${scalarOnly} (the scalar backend has)`);
-  if (backend === "scalar" || (backend === "auto" && (scalarOnly || !probe().simd))) return scalarKernels();
-  const { spawn, parallelism } = await threading();
-  return wasmKernels({ threads: threads ?? parallelism, spawn, activations });
+  if (backend === "scalar" || (backend === "auto" && (scalarOnly || !probe().simd))) {
+    if (vectors !== 128) throw new RangeError(`vectors: expected the wasm kernels with ${vectors} bits, found the plain loops${scalarOnly ? ` (for ${scalarOnly})` : ""}`);
+    return scalarKernels();
+  }
+  const { spawn, parallelism, widenVectors } = await threading();
+  const wide = vectors === 256;
+  if (wide && !widenVectors?.()) throw new RangeError("vectors: 256 bits are for Node 24 and later on x86: expected 128 here");
+  return wasmKernels({ threads: threads ?? parallelism, spawn, activations, wide });
 }
 
 export { startProbe };
@@ -61,11 +74,14 @@ export interface Threading {
   readonly parallelism: number;
   /** Memory of the machine, bytes; undefined where nobody tells. */
   readonly memoryBytes?: number;
+  /** Asks for vectors of 256 bits from now on; false where they are not to be had. */
+  readonly widenVectors?: () => boolean;
 }
 
 /** Threads are Node's own; where there is no Node, one has to do. */
 export async function threading(): Promise<Threading> {
   if (!("process" in globalThis)) return { parallelism: 1 };
   const { spawnThread, availableThreads, memoryBytes } = await import("./node-threads.ts");
-  return { spawn: spawnThread, parallelism: availableThreads(), memoryBytes: memoryBytes() };
+  const { widenVectors } = await import("./node-vectors.ts");
+  return { spawn: spawnThread, parallelism: availableThreads(), memoryBytes: memoryBytes(), widenVectors };
 }

@@ -20,6 +20,11 @@ export interface EngineOptions extends SchemeOptions, SpeculationParams {
   backend?: Backend;
   /** Threads of the wasm kernels; default all that the machine offers. */
   threads?: number;
+  /**
+   * Bits of the wasm kernels' vectors: 128 (default) or 256, for which V8 joins neighbouring vectors, by an experimental flag that holds for
+   * the whole process; Node 24 and later, x86 with AVX2. The same results, bit for bit.
+   */
+  vectors?: 128 | 256;
   /** Positions that one sequence may take; default the model's own context, at most 4096. */
   context?: number;
   /** Sequences that the KV cache can hold at full context; pages are allocated when first needed. Default 16. */

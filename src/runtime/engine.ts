@@ -110,7 +110,7 @@ export class Engine {
       checkSpeculation(options);
       const schemes = resolveSchemes(options, file.config);
       const [formats, window] = [resolveFormats(options.kv), resolveWindow(file.config, options)];
-      const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads, ...schemes.backend });
+      const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads, vectors: options.vectors, ...schemes.backend });
       let draft: DraftModel | undefined;
       try {
         checkAbilities(kernels, formats, window);

@@ -204,6 +204,8 @@ declare module "node:process" {
     readonly versions: Record<string, string | undefined>;
     readonly platform: string;
     readonly arch: string;
+    /** How this Node was built. */
+    readonly config: { readonly variables: Readonly<Record<string, unknown>> };
     readonly pid: number;
     exit(code?: number): never;
     cwd(): string;
@@ -216,6 +218,11 @@ declare module "node:process" {
 
   const process: Process;
   export default process;
+}
+
+declare module "node:v8" {
+  /** Says so on standard error where V8 does not know a flag. */
+  export function setFlagsFromString(flags: string): void;
 }
 
 declare module "node:worker_threads" {

@@ -5,7 +5,7 @@ import type { ActivationFormat } from "../../tensor/ops.ts";
 import { shapeKernels } from "../../tensor/shapes.ts";
 import { BACKENDS, createKernels } from "../backend.ts";
 import { modelFor } from "./bench.ts";
-import { choice, ENGINE_OPTIONS, type Io, KV_OPTIONS, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
+import { choice, type Io, KERNEL_OPTIONS, kernelsFrom, KV_OPTIONS, MODEL_OPTIONS, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 
 /** Which model a benchmark runs, and on what. */
 export const BENCH_MODEL_OPTIONS = {
@@ -14,7 +14,7 @@ export const BENCH_MODEL_OPTIONS = {
   ...KV_OPTIONS,
   weights: { ...SCHEME_OPTIONS.weights, help: `${SCHEME_OPTIONS.weights.help}; with --shape f32, int8 (default) or int4` },
   backend: { type: "string", value: "NAME", help: "auto (default), wasm, scalar, or shapes: costs only, nothing is computed" },
-  threads: ENGINE_OPTIONS.threads,
+  ...KERNEL_OPTIONS,
 } as const;
 
 /** @throws UsageError. The kernels are the caller's to close. */
@@ -23,7 +23,7 @@ export async function benchModel(values: Values, io: Io): Promise<{ model: Model
   const shaped = text(values, "shape") !== undefined;
   if (shaped && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
   const schemes = await schemesFrom(shaped ? { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") } : values, io);
-  const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, { threads: number(values, "threads", { integer: true, min: 1 }) });
+  const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, kernelsFrom(values));
   return { kernels, ...modelFor(values, schemes, io, kernels) };
 }
 

@@ -13,7 +13,7 @@ import { measureCeilings, methodOf } from "../hardware/measure-machine.ts";
 import { peakFormat } from "../hardware/roofline.ts";
 import { count, formatBytes, percent, phaseTable } from "../report.ts";
 import { backendFor, opsActivations, resolveSchemes, type SchemeOptions } from "../schemes.ts";
-import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KERNEL_OPTIONS, kernelsFrom, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
 /** More would only wait for each other: far beyond where any machine stops gaining. */
@@ -32,7 +32,7 @@ export const bench: Command = {
     tokens: { type: "string", value: "N", help: "tokens to decode (default 32)" },
     repeat: { type: "string", value: "R", help: "timed repetitions, the median counts (default 3)" },
     backend: { type: "string", value: "NAME", help: "auto (default), wasm, scalar, or shapes: costs only, nothing is computed" },
-    threads: ENGINE_OPTIONS.threads,
+    ...KERNEL_OPTIONS,
     attention: ENGINE_OPTIONS.attention,
     batch: { type: "string", value: "B", help: "sequences that decode together (default 1)" },
     ...FUSION_OPTIONS,
@@ -51,7 +51,7 @@ export const bench: Command = {
     const bySource = text(values, "shape") === undefined ? values : { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") };
 
     const schemes = await schemesFrom(bySource, io);
-    const options = { threads: number(values, "threads", { integer: true, min: 1 }), ...backendFor(schemes) };
+    const options = { ...kernelsFrom(values), ...backendFor(schemes) };
     const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, options);
     const { model, parameters, activations } = modelFor(values, schemes, io, kernels);
     const { contextLength } = model.config;

@@ -1,3 +1,4 @@
+import type { BackendOptions } from "../backend.ts";
 import type { Engine, EngineOptions } from "../engine.ts";
 import { KV_FORMATS, type KvFormat, type KvFormats } from "../../kvcache/format.ts";
 import type { ByteSource } from "../../model/formats/source.ts";
@@ -160,10 +161,16 @@ export const FUSION_OPTIONS = {
   "no-fuse": { type: "boolean", help: "every op by itself, and logits for every position" },
 } as const;
 
+/** What the wasm kernels run on. */
+export const KERNEL_OPTIONS = {
+  threads: { type: "string", value: "N", help: "threads of the wasm kernels (default: all that the machine offers)" },
+  vectors: { type: "string", value: "BITS", help: "128 (default), or 256: twice as much at once, by an experimental flag of V8 (Node 24 or later, x86 with AVX2)" },
+} as const;
+
 export const ENGINE_OPTIONS = {
   context: { type: "string", value: "N", help: "positions that a sequence may take (default: the model's own, at most 4096)" },
   backend: { type: "string", value: "NAME", help: "auto (default), wasm or scalar" },
-  threads: { type: "string", value: "N", help: "threads of the wasm kernels (default: all that the machine offers)" },
+  ...KERNEL_OPTIONS,
   attention: { type: "string", value: "NAME", help: "tiled (default) or naive, the textbook's" },
   ...KV_OPTIONS,
   window: { type: "string", value: "N", help: "attention sees the last N positions and the sinks: endless generation in fixed memory" },
@@ -220,6 +227,11 @@ export function kvFrom(values: Values): KvFormats {
   throw new UsageError(`--kv: expected one of ${KV_FORMATS.join(", ")}, or k=FORMAT,v=FORMAT, found ${JSON.stringify(given)}`);
 }
 
+/** What the kernels shall run on. @throws UsageError. */
+export function kernelsFrom(values: Values): Pick<BackendOptions, "threads" | "vectors"> {
+  return { threads: number(values, "threads", { integer: true, min: 1 }), vectors: choice(values, "vectors", ["128", "256"] as const, "128") === "256" ? 256 : 128 };
+}
+
 /** A prompt given in one of the three ways, or undefined. @throws UsageError when it is given twice. */
 export async function promptFrom(values: Values, io: Io, nameOfTokens = "tokens"): Promise<string | number[] | undefined> {
   const ways = ["prompt", "prompt-file", nameOfTokens].filter((name) => values[name] !== undefined);
@@ -251,7 +263,7 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
     ...(await schemesFrom(values, io)),
     tokenizer: tokenizer === undefined ? undefined : io.openFile(tokenizer),
     backend: choice(values, "backend", BACKENDS, "auto"),
-    threads: number(values, "threads", { integer: true, min: 1 }),
+    ...kernelsFrom(values),
     attention: choice(values, "attention", ["tiled", "naive"] as const, "tiled"),
     context: number(values, "context", { integer: true, min: 2 }),
     kv: kvFrom(values),
@@ -288,11 +300,11 @@ export function ceilingsOf(engine: Engine): Promise<MeasuredCeilings> {
   return known;
 }
 
-async function measureKernels({ kernels: { backend, threads, activations } }: Engine): Promise<MeasuredCeilings> {
+async function measureKernels({ kernels: { backend, threads, activations, vectorBits } }: Engine): Promise<MeasuredCeilings> {
   const { createKernels } = await import("../backend.ts");
   const { measureCeilings } = await import("../hardware/measure-machine.ts");
   // Kernels of their own: the model's may have no memory left.
-  const kernels = await createKernels(backend === "wasm" ? "wasm" : "scalar", { threads, activations: activations ?? undefined });
+  const kernels = await createKernels(backend === "wasm" ? "wasm" : "scalar", { threads, activations: activations ?? undefined, vectors: vectorBits ?? undefined });
   try {
     const { readGBs, gops } = measureCeilings(kernels);
     return { readBandwidthGBs: readGBs.median, peakGops: Object.fromEntries(Object.entries(gops).map(([format, { median }]) => [format, median])) };
@@ -303,10 +315,10 @@ async function measureKernels({ kernels: { backend, threads, activations } }: En
 
 /** One line about the kernels that run and about what the machine does with them at best. */
 async function describeKernels(engine: Engine): Promise<string> {
-  const { backend, threads, simd, relaxedDot, dot, activations, fusedMultiplyAdd, sharedMemory } = engine.kernels;
+  const { backend, threads, simd, relaxedDot, dot, activations, fusedMultiplyAdd, vectorBits, sharedMemory } = engine.kernels;
   const { readBandwidthGBs, peakGops } = await ceilingsOf(engine);
   const peaks = Object.entries(peakGops).map(([format, gops]) => `${format} ${gops.toFixed(1)}`);
   const found = `SIMD ${simd ? "yes" : "no"}, relaxed dot ${relaxedDot}, fused multiply-add ${fusedMultiplyAdd ? "yes" : "no"}, shared memory ${sharedMemory ? "yes" : "no"}`;
-  const how = dot === null ? "plain loops" : `integers multiplied ${dot === "pairs" ? "as pairs of 16 bits" : `by the relaxed dot (${dot})`}, activations ${activations}`;
+  const how = dot === null ? "plain loops" : `vectors of ${vectorBits} bits, integers multiplied ${dot === "pairs" ? "as pairs of 16 bits" : `by the relaxed dot (${dot})`}, activations ${activations}`;
   return `${backend} kernels, ${threads} ${threads === 1 ? "thread" : "threads"}, ${how}; probe: ${found}; memory is read at ${readBandwidthGBs.toFixed(1)} GB/s, peak GOPS: ${peaks.join(", ")}`;
 }

@@ -9,7 +9,7 @@ import { type AboveRoof, type ChosenPhase, fastestPhases, placeSteps, roofOf, RU
 import { count, formatMs, percent } from "../report.ts";
 import { backendFor } from "../schemes.ts";
 import { modelFor } from "./bench.ts";
-import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KERNEL_OPTIONS, kernelsFrom, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
 import { SHAPE_OPTIONS, shapeFrom } from "./hardware-options.ts";
 
 /** Prompt tokens in one step. */
@@ -28,7 +28,7 @@ export const roofline: Command = {
     tokens: { type: "string", value: "N", help: "tokens to decode (default 32)" },
     repeat: { type: "string", value: "R", help: "timed repetitions, the fastest one is placed (default 5)" },
     backend: ENGINE_OPTIONS.backend,
-    threads: ENGINE_OPTIONS.threads,
+    ...KERNEL_OPTIONS,
     attention: ENGINE_OPTIONS.attention,
     ...FUSION_OPTIONS,
     out: { type: "string", value: "FILE.json", help: "write the measured machine as a device for --hw" },
@@ -40,7 +40,7 @@ export const roofline: Command = {
       tokens: number(values, "tokens", { integer: true, min: 1 }, 32),
       repeat: number(values, "repeat", { integer: true, min: 1 }, 5),
     };
-    const threads = number(values, "threads", { integer: true, min: 1 });
+    const on = kernelsFrom(values);
     const shape = text(values, "shape");
     if (shape !== undefined && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
     if (shape !== undefined) shapeFrom(values);
@@ -53,7 +53,7 @@ export const roofline: Command = {
     const file = path === undefined ? undefined : io.createFile(path);
     try {
       const schemes = await schemesFrom(bySource, io);
-      const options = { threads, ...backendFor(schemes) };
+      const options = { ...on, ...backendFor(schemes) };
       progress(io)?.("measuring the machine");
       const earlier = await measureSpeeds(backend, options);
       const run = await timed(bySource, io, given, { backend, options, schemes });

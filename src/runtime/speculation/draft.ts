@@ -20,6 +20,7 @@ const OWN_STREAM = 0x5bd1e995;
 export interface DraftOptions {
   readonly backend?: Backend;
   readonly threads?: number;
+  readonly vectors?: 128 | 256;
   readonly ledger?: boolean | LedgerOptions;
   /** Positions that the target's sequences may take. */
   readonly context: number;
@@ -55,7 +56,7 @@ export class DraftModel {
     try {
       const file = openModel(source);
       checkVocabularies(target, file);
-      const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads });
+      const kernels = await createKernels(options.backend ?? "auto", { threads: options.threads, vectors: options.vectors });
       try {
         const model = createModel(file.config, loadWeights(file, file.config, kernels));
         const ledger = new Ledger(Boolean(options.ledger), { ...(typeof options.ledger === "object" && options.ledger), records: false });

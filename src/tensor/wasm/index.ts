@@ -30,6 +30,8 @@ export interface WasmOptions {
   readonly activations?: "int16" | "int8";
   /** False: baseline SIMD only, whatever the machine can do. */
   readonly relaxed?: boolean;
+  /** The engine joins operations on neighbouring vectors to 256 bits: kernels are laid out for that. Default false. */
+  readonly wide?: boolean;
 }
 
 export interface WasmKernels extends Kernels {
@@ -48,12 +50,12 @@ const ALONE = 16384;
  * Kernels emitted as WebAssembly SIMD, over one (shared) memory and `threads` threads.
  * @throws Error where WebAssembly has no SIMD.
  */
-export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16", relaxed = true }: WasmOptions = {}): WasmKernels {
-  const found = probe();
+export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16", relaxed = true, wide = false }: WasmOptions = {}): WasmKernels {
+  const found = probe(wide);
   if (!found.simd) throw new Error("this JavaScript engine has no WebAssembly SIMD: use the scalar kernels");
   const exact = relaxed && (found.relaxedDot === "u8s8" || found.relaxedDot === "s8s8") ? found.relaxedDot : "pairs";
   // Eight bits gain nothing on the pairs path.
-  const method: KernelOptions = { dot: exact, activations: exact === "pairs" ? "int16" : activations, madd: relaxed && found.madd };
+  const method: KernelOptions = { dot: exact, activations: exact === "pairs" ? "int16" : activations, madd: relaxed && found.madd, wide };
   const device = new Device(method, { threads, spawn, maxBytes });
   const { params, paramsF32 } = device;
   const linears = linearPlan(device, method);
@@ -94,7 +96,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
       device.heap.free(tensor.data.byteOffset);
       if (tensor.scales) device.heap.free(tensor.scales.byteOffset);
     },
-    packer: (spec) => wasmPacker(device, staging, exact === "u8s8" ? 0x80808080 | 0 : 0, spec),
+    packer: (spec) => wasmPacker(device, staging, exact === "u8s8" ? 0x80808080 | 0 : 0, exact === "pairs", spec),
     linear: linears.linear,
     fused: linears.fused,
     embed: linears.rows,

@@ -56,7 +56,7 @@ export const ACT16_MAX = 32639;
 export const ACT8_MAX = 127;
 
 /**
- * Tiles of 8 rows x 32 columns, then their 8 scales. int8: for every 4 columns 16 bytes of rows 0..3 and 16 of rows 4..7, column c of row
+ * Tiles of 8 rows x 32 columns, then their 8 scales. int8: for every 4 columns 16 bytes of rows 0..3 and 16 of rows 4..7 (but see `rowPlace`), column c of row
  * r at byte 4r + c. int4: the same for every 8 columns, column c < 4 in the low nibble of byte 4r + c, column 4 + c in the high.
  *
  * Scales are 16 bits where that is exact for the whole tensor ("half"), else f32. Half scales have f16's 10 bits of mantissa but an exponent
@@ -64,6 +64,12 @@ export const ACT8_MAX = 127;
  * (f16's subnormals reach down to 2^-24), and widening is a shift and a mask; the factor 2^102 rides on the activations' scale.
  */
 export const HALF_SHIFT = 2 ** -102;
+
+/**
+ * The place, in words of 4 columns, of a row in a tile's values. int8 that is multiplied as pairs of int16 has the rows in the order 0, 1, 4, 5, 2, 3,
+ * 6, 7: what 16 bytes are widened to belongs to both halves of the tile then, and one sum of 256 bits holds it.
+ */
+export const rowPlace = (row: number, paired: boolean): number => (paired ? (row & 1) | ((row & 2) << 1) | ((row & 4) >> 1) : row);
 
 /** Bytes of one tile. */
 export function tileBytes(format: "int8" | "int4", half: boolean): number {

@@ -17,7 +17,7 @@ const STRIPE_BYTES = 1 << 19;
 /** A stripe is a multiple of every number of tokens that tile functions take at once. */
 const STRIPE_STEP = 12;
 
-/** Tokens from which on weights of int4 and of 16 bits are widened, tile by tile, before they are multiplied. */
+/** Tokens from which on weights of int4 (but see `quantised`) and of 16 bits are widened, tile by tile, before they are multiplied. */
 const WIDEN_FROM = 6;
 
 /** How weights of one packed format are multiplied. */
@@ -61,7 +61,9 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const offset = format === "int4" ? 8 : method.dot === "u8s8" ? 128 : 0;
     const factor = (half ? 1 / HALF_SHIFT : 1) / most;
     const bytesOf = (format: "int8" | "int4", half: boolean) => (k: number) => ((k + 31) >> 5) * tileBytes(format, half);
-    const sizes = { tileBytes: bytesOf(format, half), ...(format === "int4" && { widenedBytes: bytesOf("int8", false) }) };
+    // Pairs in wide vectors take nibbles apart as fast as they multiply.
+    const widens = format === "int4" && !(method.wide && method.dot === "pairs");
+    const sizes = { tileBytes: bytesOf(format, half), ...(widens && { widenedBytes: bytesOf("int8", false) }) };
     return { ...kernels(`${format}_${half ? "half" : "f32"}`), ...sizes, blocks: { name: `${method.activations} ${order} ${offset}${half ? " half" : ""}`, order, offset, factor } };
   };
   const formats = { int8: [quantised("int8", true), quantised("int8", false)], int4: [quantised("int4", true), quantised("int4", false)] } as const;

@@ -168,7 +168,7 @@ describe("assembler", () => {
       for (const dot of ["pairs", "u8s8", "s8s8"] as const) {
         for (const activations of ["int8", "int16"] as const) {
           for (const madd of [true, false]) {
-            const { code } = assemble({ dot, activations, madd }, { initial: 2, maximum: 100, shared });
+            const { code } = assemble({ dot, activations, madd, wide: shared }, { initial: 2, maximum: 100, shared });
             if (relaxed || (dot === "pairs" && !madd)) expect(WebAssembly.validate(code)).toBe(true);
           }
         }

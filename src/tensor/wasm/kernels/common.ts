@@ -16,6 +16,8 @@ export interface KernelOptions {
   readonly activations: "int8" | "int16";
   /** Fused multiply-add (relaxed SIMD). */
   readonly madd: boolean;
+  /** The compiler joins operations on neighbouring vectors into one on 256 bits: what is held in registers counts half, and goes further. */
+  readonly wide: boolean;
 }
 
 /** What the kernel emitters share. */

@@ -9,6 +9,7 @@ import { columnLoader } from "./widen.ts";
 
 /** Tokens that share each loaded weight vector; widening takes registers, too. */
 const TOKENS = { f32: [3, 1], f16: [2, 1], bf16: [2, 1] } as const;
+const WIDE_TOKENS = [4, 2, 1];
 /** Columns in the body of the loop: with four of f16 compilers of 2023 (Node 20) run out of registers and lose a third. */
 const COLUMNS = { f32: 4, f16: 2, bf16: 4 } as const;
 
@@ -19,16 +20,16 @@ const COLUMNS = { f32: 4, f16: 2, bf16: 4 } as const;
  */
 export function floatTiles(emitter: Emitter, format: FloatFormat): TileFamily {
   return {
-    tiles: TOKENS[format].map((tokens) => ({ tokens, func: emitTile(emitter, format, tokens) })),
+    tiles: (emitter.wide ? WIDE_TOKENS : TOKENS[format]).map((tokens) => ({ tokens, func: emitTile(emitter, format, tokens) })),
     rowBytes: (k) => i32.shl(k, 2),
     tileBytes: (k) => i32.mul(k, floatTileBytes(format, 1)),
   };
 }
 
 /** Function (from, to, k): a tile of 16-bit weights as one of f32. */
-export function emitWidenFloats({ module }: Emitter, format: FloatFormat): Func {
-  return module.func(`widen_${format}`, ["i32", "i32", "i32"], undefined, (from, to, k) => {
-    const load = columnLoader(format);
+export function emitWidenFloats(emitter: Emitter, format: FloatFormat): Func {
+  return emitter.module.func(`widen_${format}`, ["i32", "i32", "i32"], undefined, (from, to, k) => {
+    const load = columnLoader(emitter, format);
     repeat(k, () => {
       load(from, 0).forEach((four, half) => v128.store(to, format === "f16" ? f32x4.mul(four, f32x4.const(1 / HALF_SHIFT)) : four, 16 * half));
       from.add(floatTileBytes(format, 1));
@@ -43,7 +44,7 @@ function emitTile(emitter: Emitter, format: FloatFormat, tokens: number): Func {
     const xs = Array.from({ length: tokens }, (_, t) => (t === 0 ? x : local("i32", i32.add(x, i32.mul(k, 4 * t)))));
     // sums[token][even or odd column][rows 0..3 or 4..7]
     const sums = xs.map(() => [0, 1].map(() => [local("v128"), local("v128")]));
-    const load = columnLoader(format);
+    const load = columnLoader(emitter, format);
     const columns = (count: number): void => {
       for (let c = 0; c < count; c++) {
         const weights = load(w, column * c).map((four) => local("v128", four));

@@ -15,14 +15,15 @@ export interface WeightFormat {
   readonly half: boolean;
 }
 
-/** Steps in the body of the loop over a group, by path: measured, see `overSteps`. */
-const UNROLL = { pairs: 2, bytes: 8, nibbles: 4 };
+/** Tokens at once where both halves of a tile are one vector. */
+const WIDE_TOKENS = { pairs: [4, 2, 1], limbs: [4, 2, 1], bytes: [4, 2, 1] };
 
 /**
  * One linear kernel is a family of tile functions, each for so many tokens at once; all sum in the same order. Measured: compilers that do
  * not know relaxed SIMD yet (Node 20) run out of registers with four tokens of int4 and are 1.5 times as fast with two; later ones lose a tenth.
  */
-function tokensAtOnce(path: "pairs" | "limbs" | "bytes", { format }: WeightFormat, { madd }: Emitter): readonly number[] {
+function tokensAtOnce(path: "pairs" | "limbs" | "bytes", { format }: WeightFormat, { madd, wide }: Emitter): readonly number[] {
+  if (wide) return WIDE_TOKENS[path];
   if (path === "limbs") return [3, 2, 1];
   if (path === "pairs" && format === "int4" && !madd) return [2, 1];
   return [4, 2, 1];
@@ -44,16 +45,16 @@ export function quantisedTiles(emitter: Emitter, name: string, weight: WeightFor
 
 /** One tile of 8 rows times `tokens` tokens over all groups. */
 function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: number): Func {
-  const { module, dot } = emitter;
+  const { module, dot, wide } = emitter;
   return module.func(name, ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], undefined, (out, x, w, bias, groups, stride, rows) => {
     const xs = Array.from({ length: tokens }, (_, t) => (t === 0 ? x : local("i32", i32.add(x, i32.mul(groups, X_BLOCK * t)))));
     const sums = Array.from({ length: tokens }, () => [local("v128"), local("v128")] as const);
     // Both halves (4 rows each) at once where registers suffice; else one after the other within a group.
-    const passes = dot !== "pairs" || tokens <= 2 ? [[0, 1]] : [[0], [1]];
+    const passes = dot !== "pairs" || wide || tokens <= 2 ? [[0, 1]] : [[0], [1]];
     const masks: Masks = { nibble0: local("v128", constant("nibble0")), nibble1: local("v128", constant("nibble1")), half: local("v128", constant("halfScale")) };
     repeat(groups, () => {
       passes.forEach((halves, pass) => {
-        const integers = dot === "pairs" ? pairDots(weight, xs, w, halves, masks) : byteDots(emitter, weight, xs, w, halves);
+        const integers = dot === "pairs" ? pairDots(emitter, weight, xs, w, halves, masks) : byteDots(emitter, weight, xs, w, halves);
         // w now points at the scales, the activations' pointers at theirs.
         for (const half of halves) {
           const scales = local("v128", weightScales(weight, w, half, masks));
@@ -96,7 +97,7 @@ function weightScales({ half: sixteen }: WeightFormat, scales: Expr<"i32">, half
 type Integers = (token: number, half: number) => V128;
 
 /**
- * Loops over a group's columns, `unroll` steps of 32 bytes of weights at a time. Pointers move with every step, so that few distinct
+ * Loops over a group's columns, `unroll` (measured) steps of 32 bytes of weights at a time. Pointers move with every step, so that few distinct
  * offsets occur: V8 keeps base + offset in a register for each. Short loops also keep its scheduler from loading a whole group ahead.
  */
 function overSteps(steps: number, unroll: number, w: Local<"i32">, xs: readonly Local<"i32">[], xBytes: number, body: () => void): void {
@@ -110,14 +111,15 @@ function overSteps(steps: number, unroll: number, w: Local<"i32">, xs: readonly 
 }
 
 /** Baseline SIMD: `i32x4.dot_i16x8_s` on int16 activations. */
-function pairDots({ format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[], masks: Masks): Integers {
+function pairDots({ wide }: Emitter, { format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[], masks: Masks): Integers {
   const parts = 2;
+  const unroll = wide ? (xs.length <= 2 ? 8 : 4) : format === "int8" && xs.length === 1 ? 2 : 1;
   const sums = xs.map(() => [0, 1].map((half) => (halves.includes(half) ? Array.from({ length: parts }, () => local("v128", i32x4.const(0))) : [])));
   const add = (sum: Local<"v128">, value: V128): void => sum.set(i32x4.add(sum, value));
   if (format === "int8") {
-    // 8 bytes are 4 columns of 2 rows, so lanes hold a row's two partial sums.
-    overSteps(GROUP / 4, xs.length === 1 ? UNROLL.pairs : 1, w, xs, 8, () => {
-      const rows = halves.map((half) => [0, 1].map((pair) => local("v128", v128.load8x8_s(w, 16 * half + 8 * pair))));
+    // 8 bytes are 4 columns of 2 rows, so lanes hold a row's two partial sums; see `rowPlace` for which rows.
+    overSteps(GROUP / 4, unroll, w, xs, 8, () => {
+      const rows = halves.map((half) => [0, 1].map((pair) => local("v128", v128.load8x8_s(w, 16 * pair + 8 * half))));
       xs.forEach((pointer, t) => {
         const x = local("v128", v128.load64_splat(pointer));
         halves.forEach((half, h) => rows[h].forEach((row, pair) => add(sums[t][half][pair], i32x4.dot_i16x8_s(row, x))));
@@ -129,7 +131,7 @@ function pairDots({ format }: WeightFormat, xs: readonly Local<"i32">[], w: Loca
     };
   }
   // A 16-bit lane holds the nibbles of four columns. Those in the middle stay where they are: their products are multiples of 16 and 256.
-  overSteps(GROUP / 8, 1, w, xs, 16, () => {
+  overSteps(GROUP / 8, unroll, w, xs, 16, () => {
     const weights = halves.map((half) => local("v128", v128.load(w, 16 * half)));
     for (let i = 0; i < 4; i++) {
       const values = weights.map((v) => local("v128", i === 3 ? i16x8.shr_u(v, 12) : v128.and(i === 2 ? i16x8.shr_u(v, 8) : v, i === 1 ? masks.nibble1 : masks.nibble0)));
@@ -164,9 +166,9 @@ function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: r
   const load = () => halves.map((half) => local("v128", v128.load(w, 16 * half)));
   const low = i16x8.const(0x0f0f);
   const width = 4 * limbs.length;
-  if (format === "int8") overSteps(GROUP / 4, UNROLL.bytes, w, xs, width, () => multiply(load(), 0));
+  if (format === "int8") overSteps(GROUP / 4, 8, w, xs, width, () => multiply(load(), 0));
   else {
-    overSteps(GROUP / 8, UNROLL.nibbles, w, xs, 2 * width, () => {
+    overSteps(GROUP / 8, 4, w, xs, 2 * width, () => {
       const both = load();
       multiply(both.map((v) => local("v128", v128.and(v, low))), 0);
       multiply(both.map((v) => local("v128", v128.and(i16x8.shr_u(v, 4), low))), width);

@@ -17,15 +17,20 @@ export function emitWiden({ module, dot }: Emitter, name: string, half: boolean)
   return module.func(name, ["i32", "i32", "i32"], undefined, (from, to, groups) => {
     const low = local("v128", constant("nibbles"));
     const offset = local("v128", i8x16.splat(i32.const(8)));
-    const put = (value: Expr<"v128">, at: number): void => v128.store(to, dot === "u8s8" ? value : i8x16.sub(value, offset), at);
+    /** 4 columns of 4 rows, the first or the last ones. */
+    const put = (value: Expr<"v128">, step: number, side: 0 | 1): void => {
+      if (dot !== "pairs") return v128.store(to, dot === "u8s8" ? value : i8x16.sub(value, offset), 32 * step + 16 * side);
+      const signed = local("v128", i8x16.sub(value, offset));
+      for (const pair of [0, 1]) v128.store64_lane(pair, to, signed, 32 * step + 16 * pair + 8 * side);
+    };
     const scales = TILE_ROWS * (half ? 2 : 4);
     repeat(groups, () => {
       for (let step = 0; step < GROUP / 8; step++) {
-        for (const at of [0, 16]) {
-          const both = local("v128", v128.load(from, 32 * step + at));
+        for (const side of [0, 1] as const) {
+          const both = local("v128", v128.load(from, 32 * step + 16 * side));
           const parts: [Local<"v128">, Local<"v128">] = [local("v128", v128.and(both, low)), local("v128", v128.and(i16x8.shr_u(both, 4), low))];
           const inOrder = dot === "pairs" ? ([0, 1] as const).map((odd) => i8x16.shuffle(evenOrOdd(odd), ...parts)) : parts;
-          inOrder.forEach((part, i) => put(part, 64 * step + 32 * i + at));
+          inOrder.forEach((part, i) => put(part, 2 * step + i, side));
         }
       }
       for (let at = 0; at < scales; at += 16) v128.store(to, v128.load(from, tileBytes("int4", half) - scales + at), tileBytes("int8", half) - scales + at);

@@ -29,7 +29,7 @@ function constants() {
  * `quantiseRows` of quant/groups.ts: in f64, halves rounded up. Groups with a value that is not finite, or a scale below f32's normal numbers,
  * are not for them. Units are tiles down; for parameters see pack.ts.
  */
-export function emitPackFloats({ module, scratch }: Emitter): void {
+export function emitPackFloats({ module, scratch, dot }: Emitter): void {
   for (const format of ["int8", "int4"] as const) {
     const { values, most } = format === "int8" ? { values: 256, most: 127 } : { values: 128, most: 7 };
     module.kernel(`round_${format}`, (first, last) => {
@@ -37,7 +37,7 @@ export function emitPackFloats({ module, scratch }: Emitter): void {
       const floats = local("i32");
       const fixed = constants();
       const limit = local("i32", select(i32.const(INFINITE_F16), i32.const(INFINITE), i32.eq(type, F16)));
-      groupsOfTiles(first, last, i32.shl(64, i32.eqz(type)), (from, to, at) => {
+      groupsOfTiles(first, last, i32.shl(64, i32.eqz(type)), format === "int8" && dot === "pairs", (from, to, at, target) => {
         floats.set(from);
         if_(type, () => {
           widen(from, type, fixed);
@@ -51,8 +51,8 @@ export function emitPackFloats({ module, scratch }: Emitter): void {
         const bits = i32x4.extract_lane(0, largest);
         const scale = local("f32", f32.div(f32x4.extract_lane(0, largest), most));
         if_(i32.or(i32.ge_s(bits, limit), i32.and(i32.gt_s(bits, 0), f32.lt(scale, 2 ** -126))), () => i32.store(param(6), 1));
-        const place = local("i32", i32.add(to, i32.shl(at, 2)));
-        f32.store(place, scale, values);
+        const place = local("i32", target);
+        f32.store(i32.add(to, i32.shl(at, 2)), scale, values);
         const inverse = local("v128", f64x2.splat(select(f64.div(1, f64.promote_f32(scale)), f64.const(0), f32.gt(scale, 0))));
         if (format === "int8") range(0, 256, 32, (offset) => i32.store(i32.add(place, offset), i32.xor(word(rounded(i32.add(floats, i32.shr_u(offset, 1)), inverse, fixed)), flip)));
         else {

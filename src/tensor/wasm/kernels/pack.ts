@@ -54,13 +54,22 @@ export function emitPackHalves({ module }: Emitter, format: HalfDType): void {
   });
 }
 
+/** Bytes from a tile's values to those of row `row`. */
+export function placeOf(row: Expr<"i32">, paired: boolean): Expr<"i32"> {
+  const bit = (from: number, to: number) => (to > from ? i32.shl(i32.and(row, from), Math.log2(to / from)) : i32.shr_u(i32.and(row, from), Math.log2(from / to)));
+  return paired ? i32.or(i32.shl(i32.and(row, 1), 2), i32.or(bit(2, 16), bit(4, 8))) : i32.shl(row, 2);
+}
+
 /** GGML's blocks (ggml-common.h): an f16 scale, then 32 values. */
 const FORMATS = { int8: { values: 256, blockBytes: 34 }, int4: { values: 128, blockBytes: 18 } };
 
-/** Visits the groups of the rows of tiles [first, last): where one lies in the file (`groupBytes` bytes), its tile, and its row there. */
-export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes: Operand<"i32">, body: (from: Local<"i32">, to: Local<"i32">, at: Local<"i32">) => void): void {
+/** A group of 32 values of a row: where it lies in the file, its tile, its row there, and where in the tile its first values go. */
+type Visit = (from: Local<"i32">, to: Local<"i32">, at: Local<"i32">, place: Expr<"i32">) => void;
+
+/** Visits the groups of the rows of tiles [first, last), of `groupBytes` bytes each in the file. `paired`: see `rowPlace`. */
+export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes: Operand<"i32">, paired: boolean, body: Visit): void {
   const [groups, stride] = [local("i32", param(3)), local("i32", param(4))];
-  const [from, to] = [local("i32"), local("i32")];
+  const [from, to, offset] = [local("i32"), local("i32"), local("i32")];
   range(first, last, 1, (tile) => {
     const row = local("i32", i32.shl(tile, 3));
     const end = local("i32", i32.add(row, TILE_ROWS));
@@ -69,8 +78,9 @@ export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes:
     range(row, end, 1, (row) => {
       from.set(i32.add(param(0), i32.mul(i32.mul(row, groups), groupBytes)));
       to.set(i32.add(param(1), i32.mul(i32.mul(tile, groups), stride)));
+      offset.set(placeOf(at, paired));
       range(0, groups, 1, () => {
-        body(from, to, at);
+        body(from, to, at, i32.add(to, offset));
         from.add(groupBytes);
         to.add(stride);
       });
@@ -80,15 +90,15 @@ export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes:
 }
 
 /** Kernels "pack_int8" and "pack_int4": rows of Q8_0 or Q4_0 blocks into tiles with half scales (layout.ts), but for scales that 16 bits cannot hold; units are tiles down. */
-export function emitPack({ module }: Emitter): void {
+export function emitPack({ module, dot }: Emitter): void {
   for (const format of ["int8", "int4"] as const) {
     const { values, blockBytes } = FORMATS[format];
     module.kernel(`pack_${format}`, (first, last) => {
       const [flip, scale] = [local("i32", param(5)), local("i32")];
-      groupsOfTiles(first, last, blockBytes, (from, to, at) => {
+      groupsOfTiles(first, last, blockBytes, format === "int8" && dot === "pairs", (from, to, at, target) => {
         halfScale(scale, i32.load16_u(from));
         i32.store16(i32.add(to, i32.shl(at, 1)), scale, values);
-        const place = local("i32", i32.add(to, i32.shl(at, 2)));
+        const place = local("i32", target);
         if (format === "int8") for (let word = 0; word < GROUP / 4; word++) i32.store(place, i32.xor(i32.load(from, 2 + 4 * word), flip), 32 * word);
         else splitNibbles(from, place);
       });

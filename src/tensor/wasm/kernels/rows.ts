@@ -3,18 +3,18 @@ import { floatTileBytes, type FloatFormat, GROUP, TILE_ROWS, tileBytes } from ".
 import type { Emitter } from "./common.ts";
 import { param, range } from "./common.ts";
 import type { WeightFormat } from "./linear-quantised.ts";
+import { placeOf } from "./pack.ts";
 import { halfValue, loadFloat } from "./widen.ts";
 
 /** Parameters of the row kernels: one row out of a packed table. `tile` is the address of the row's first tile, `row` its place in it. */
 export const ROW_PARAMS = ["out", "tile", "row", "cols", "offset"] as const;
 
 /** Kernel `name`: one row of packed int8 or int4 weights, dequantised to f32; `offset` is what the stored values are too large by. */
-export function emitRow({ module, scratch }: Emitter, name: string, { format, half }: WeightFormat): void {
+export function emitRow({ module, scratch, dot }: Emitter, name: string, { format, half }: WeightFormat): void {
   module.kernel(name, () => {
     const [out, w, row, cols] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2)), local("i32", param(3))];
     const offset = local("v128", i32x4.splat(param(4)));
-    const halfAt = local("i32", i32.shr_u(row, 2));
-    const values = i32.add(i32.add(w, i32.shl(halfAt, 4)), i32.shl(i32.and(row, 3), 2));
+    const place = local("i32", placeOf(row, format === "int8" && dot === "pairs"));
     const scalesAt = format === "int8" ? 256 : 128;
     const scale = local("f32");
     const byte = local("v128");
@@ -29,7 +29,7 @@ export function emitRow({ module, scratch }: Emitter, name: string, { format, ha
       if (half) {
         scale.set(halfValue(i32.load16_u(i32.add(w, i32.shl(row, 1)), scalesAt)));
       } else scale.set(f32.load(i32.add(w, i32.shl(row, 2)), scalesAt));
-      at.set(values);
+      at.set(i32.add(w, place));
       const left = local("i32", i32.sub(cols, column));
       const target = local("i32", scratch);
       if_(i32.ge_s(left, GROUP), () => target.set(i32.add(out, i32.shl(column, 2))));

@@ -1,6 +1,7 @@
 import type { Expr } from "../assembler.ts";
-import { f32, i16x8, i32, i8x16, local, v128 } from "../assembler.ts";
+import { f32, i16x8, i32, i32x4, i8x16, local, v128 } from "../assembler.ts";
 import type { FloatFormat } from "../layout.ts";
+import type { KernelOptions } from "./common.ts";
 import { HALF_SHIFT } from "../layout.ts";
 import { constant } from "./constants.ts";
 
@@ -11,8 +12,17 @@ type V128 = Expr<"v128">;
 const joined = (low: V128, high: V128, from: 0 | 4): V128 => i8x16.shuffle([0, 1, 2, 3].flatMap((i) => [0, 1, 16, 17].map((byte) => byte + 2 * (from + i))), low, high);
 
 /** Inside a function: what loads the 8 weights of a tile's column as two vectors of f32, those of f16 times HALF_SHIFT. It keeps its constants in locals. */
-export function columnLoader(format: FloatFormat): (address: I32, offset: number) => [V128, V128] {
+export function columnLoader({ wide }: KernelOptions, format: FloatFormat): (address: I32, offset: number) => [V128, V128] {
   if (format === "f32") return (address, offset) => [v128.load(address, offset), v128.load(address, offset + 16)];
+  if (wide) {
+    const mask = local("v128", constant("halfScale"));
+    return (address, offset) => {
+      const bits = local("v128", v128.load(address, offset));
+      const four = [i32x4.extend_low_i16x8_s(bits), i32x4.extend_high_i16x8_s(bits)] as const;
+      const [low, high] = four.map((each) => (format === "bf16" ? i32x4.shl(each, 16) : v128.and(i32x4.shl(each, 13), mask)));
+      return [low, high];
+    };
+  }
   const [zero, mask] = [local("v128"), local("v128", constant("halfTop"))];
   return (address, offset) => {
     const bits = local("v128", v128.load(address, offset));
