@@ -1,8 +1,8 @@
 import type { Expr, Func, Local } from "../assembler.ts";
 import { br_if, call, f32, f32x4, i32, if_, local, loop, v128 } from "../assembler.ts";
 import type { Emitter } from "./common.ts";
-import { floats, madd, maxF32, param, paramF32, pick, range, sumF32 } from "./common.ts";
-import { expOf } from "./exp.ts";
+import { floats, madd, maxF32, param, paramF32, pick, range, storeBoth, sumF32 } from "./common.ts";
+import { expOf, heldConstants } from "./exp.ts";
 import type { KvReader, Step } from "./kv-format.ts";
 import { KV_READERS } from "./kv-format.ts";
 
@@ -74,9 +74,9 @@ function walker(pages: I32, row: I32, position: I32, count: I32, which: 0 | 1, r
   return { walk, done, run, address, scales, rowBytes };
 }
 
-/** Runs `step` while `left` holds its columns: the wide steps first. */
-function stepwise(reader: KvReader, left: Local<"i32">, step: (step: Step) => void): void {
-  for (const each of reader.steps) {
+/** Runs `step` while `left` holds its columns: the widest steps first. */
+function stepwise(steps: readonly Step[], left: Local<"i32">, step: (step: Step) => void): void {
+  for (const each of steps) {
     if_(i32.ge_s(left, each.columns), () => {
       loop((again) => {
         step(each);
@@ -128,7 +128,8 @@ function emitScores(emitter: Emitter, name: string, reader: KvReader, queries: 1
     const scale = local("v128", f32x4.splat(paramF32(6)));
     const keys = Array.from({ length: 4 }, () => local("i32"));
     const [left, final, odd] = [local("i32"), local("i32"), local("i32", i32.sub(headDim, i32.shl(columns, 1)))];
-    const sums = qs.map(() => keys.map(() => local("v128")));
+    // In wide vectors a key's first four columns of eight have a sum and its last four, until no eight are left.
+    const sums = qs.map(() => keys.map(() => Array.from({ length: emitter.wide ? 2 : 1 }, () => local("v128"))));
     const pointers = qs.map(() => local("i32"));
     const highs = reader.last ? qs.map(() => local("i32")) : [];
 
@@ -136,7 +137,12 @@ function emitScores(emitter: Emitter, name: string, reader: KvReader, queries: 1
       const loadQuery = lanes === 4 ? v128.load : v128.load32_zero;
       const values = qs.map((_, t) => parts.map(({ high, column }) => local("v128", loadQuery(high ? highs[t] : pointers[t], 4 * column))));
       keys.forEach((key, k) => {
-        load(key, 0).forEach((value, part) => values.forEach((query, t) => sums[t][k].set(madd(emitter, query[part], value, sums[t][k]))));
+        load(key, 0).forEach((value, part) =>
+          values.forEach((query, t) => {
+            const sum = sums[t][k][columns === 8 ? part % sums[t][k].length : 0];
+            sum.set(madd(emitter, query[part], value, sum));
+          }),
+        );
       });
       for (const key of keys) key.add(bytes);
       for (const pointer of [...pointers, ...highs]) pointer.add(4 * columns);
@@ -149,20 +155,30 @@ function emitScores(emitter: Emitter, name: string, reader: KvReader, queries: 1
           key.set(i === 0 ? i32.add(address, i32.mul(j, rowBytes)) : i32.add(keys[i - 1], rowBytes));
           if (i > 0) if_(i32.gt_u(key, final), () => key.set(final));
         });
-        for (const sum of sums.flat()) sum.set(f32x4.const(0));
+        for (const sum of sums.flat(2)) sum.set(f32x4.const(0));
         pointers.forEach((pointer, t) => pointer.set(qs[t]));
         highs.forEach((high, t) => high.set(i32.add(qs[t], i32.shl(i32.add(columns, odd), 2))));
         left.set(columns);
-        stepwise(reader, left, step);
+        const [eight, ...rest] = reader.steps;
+        stepwise([eight], left, step);
+        if (emitter.wide) joinHalves(emitter, sums.flat());
+        stepwise(rest, left, step);
         if (reader.last) if_(odd, () => step(reader.last!));
         sums.forEach((row, t) => {
-          const products = f32x4.mul(transposedSum(row), scale);
+          const products = f32x4.mul(transposedSum(row.map(([sum]) => sum)), scale);
           const at = i32.add(scores[t], i32.shl(i32.add(done, j), 2));
           v128.store(at, reader.scaled ? f32x4.mul(products, v128.load(i32.add(scales, i32.shl(j, 2)))) : products);
         });
       });
     });
   });
+}
+
+/** low += high. What is joined to wide vectors is found by the stores it ends in, so this goes through scratch. */
+function joinHalves({ scratch }: Emitter, halves: readonly (readonly Local<"v128">[])[]): void {
+  const base = local("i32", scratch);
+  halves.forEach(([low, high], i) => storeBoth(base, low, high, 32 * i));
+  halves.forEach(([low], i) => low.set(f32x4.add(v128.load(base, 32 * i), v128.load(base, 32 * i + 16))));
 }
 
 /** [sum of a, sum of b, sum of c, sum of d], each as (0 + 1) + (2 + 3). */
@@ -172,21 +188,25 @@ function transposedSum([a, b, c, d]: readonly Local<"v128">[]): Expr<"v128"> {
   return f32x4.add(pick(ab, cd, 0, 2, 4, 6), pick(ab, cd, 1, 3, 5, 7));
 }
 
+/** Offsets of two neighbouring vectors. */
+const SIDES = [0, 16];
+
 function emitSoftmax(emitter: Emitter): Func {
   return emitter.module.func("attention_softmax", ["i32", "i32", "i32", "i32"], undefined, (scores, count, state, bytes) => {
-    const end = local("i32", i32.add(scores, i32.shl(i32.and(i32.add(count, 3), -4), 2)));
-    v128.store(i32.add(scores, i32.shl(count, 2)), f32x4.const(-Infinity));
-    const [before, value] = [local("f32", f32.load(state)), local("v128")];
+    const end = local("i32", i32.add(scores, i32.shl(i32.and(i32.add(count, 7), -8), 2)));
+    for (const side of SIDES) v128.store(i32.add(scores, i32.shl(count, 2)), f32x4.const(-Infinity), side);
+    const before = local("f32", f32.load(state));
     const max = local("v128", f32x4.splat(before));
     // A NaN, which this maximum passes over, shows in the sum.
-    range(scores, end, 16, (at) => max.set(f32x4.pmax(max, v128.load(at))));
+    range(scores, end, 32, (at) => max.set(f32x4.pmax(max, f32x4.pmax(v128.load(at), v128.load(at, 16)))));
     f32.store(state, maxF32(max));
     max.set(f32x4.splat(f32.load(state)));
     const sum = local("v128", f32x4.const(0));
-    range(scores, end, 16, (at) => {
-      value.set(expOf(emitter, f32x4.sub(v128.load(at), max)));
-      v128.store(at, value);
-      sum.set(f32x4.add(sum, value));
+    const constants = emitter.wide ? heldConstants() : undefined;
+    range(scores, end, 32, (at) => {
+      const values = SIDES.map((side) => local("v128", f32x4.sub(v128.load(at, side), max))).map((value) => local("v128", expOf(emitter, value, constants)));
+      storeBoth(at, values[0], values[1]);
+      for (const value of values) sum.set(f32x4.add(sum, value));
     });
     const factor = local("v128", expOf(emitter, f32x4.sub(f32x4.splat(before), max)));
     f32.store(state, f32.add(f32.mul(f32.load(state, 4), f32x4.extract_lane(0, factor)), sumF32(sum)), 4);
@@ -250,7 +270,7 @@ function emitMix(emitter: Emitter, name: string, reader: KvReader, queries: 1 | 
       from.add(columns * times);
     };
     const [wide] = reader.steps;
-    const times = (queries === 1 ? 8 : 4) / wide.parts.length;
+    const times = ((queries === 1 ? 8 : 4) * (emitter.wide ? 2 : 1)) / wide.parts.length;
     for (const [step, count] of [[wide, times], [wide, 1], [reader.steps[1], 1], [reader.steps[2], 1]] as const) {
       const room = () => i32.le_s(i32.add(from, step.columns * count), columns);
       if_(room(), () => {

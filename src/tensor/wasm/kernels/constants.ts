@@ -11,7 +11,7 @@ const i16 = (value: number) => bytes(new Uint16Array(8).fill(value));
  * Vectors that lie in memory. V8 builds a v128.const anew at every use, by three instructions through an integer register; a load is one, and
  * what is loaded into a local before a loop stays in a register.
  */
-const VECTORS = {
+export const VECTORS = {
   /** The lowest two nibbles of 16 bits. */
   nibble0: i16(0x000f),
   nibble1: i16(0x00f0),
