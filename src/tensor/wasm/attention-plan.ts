@@ -11,7 +11,7 @@ import { KV_ENTRY_WORDS } from "./kernels/kv-write.ts";
 /** Queries that one item of a prompt covers: they share the blocks of keys in the cache. */
 const QUERIES = 24;
 /** (query, key, head) triples below which one thread is faster than handing over. */
-const ALONE = 4096;
+const ALONE = 512;
 
 /** The number of a page's format. */
 function formatOf({ dtype, name }: Tensor): number {

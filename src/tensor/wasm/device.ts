@@ -3,7 +3,7 @@ import type { Heap } from "./heap.ts";
 import { createHeap, createMemory } from "./heap.ts";
 import type { KernelOptions } from "./kernels/common.ts";
 import { constantBytes } from "./kernels/constants.ts";
-import { CLOSED, CONSTANTS, MOST_THREADS, PARAM_COUNT, PARAMS, SCRATCH, SCRATCH_BYTES, STARTED, STATE } from "./layout.ts";
+import { AHEAD, CLOSED, CONSTANTS, MOST_THREADS, PARAM_COUNT, PARAMS, SCRATCH, SCRATCH_BYTES, STARTED, STATE } from "./layout.ts";
 import type { Program } from "./program.ts";
 import { compile } from "./program.ts";
 
@@ -42,6 +42,7 @@ export class Device {
   private readonly direct: readonly Kernel[];
   private readonly dispatch: ((kernel: number, units: number, chunk: number) => number) | undefined;
   private readonly control: Int32Array;
+  private readonly ahead: Int32Array;
   private readonly workers: { terminate(): void }[] = [];
   private readonly buffers = new WeakSet<ArrayBufferLike>();
   private lastBuffer: ArrayBufferLike;
@@ -61,6 +62,7 @@ export class Device {
     this.params = new Int32Array(memory.buffer, PARAMS, PARAM_COUNT);
     this.paramsF32 = new Float32Array(memory.buffer, PARAMS, PARAM_COUNT);
     this.control = new Int32Array(memory.buffer, 0, PARAMS / 4);
+    this.ahead = new Int32Array(memory.buffer, AHEAD, 16 * MOST_THREADS);
     new Uint8Array(memory.buffer).set(constantBytes(), CONSTANTS);
 
     const { module } = program;
@@ -116,6 +118,11 @@ export class Device {
     else if (this.dispatch!(kernel, units, chunk) !== 0) {
       throw new Error(`a worker thread stopped inside ${this.program.kernels[kernel]}; its results are lost`);
     }
+  }
+
+  /** Says what each thread shall fetch when the job that runs next is done: a line of AHEAD for each. */
+  tell(spans: Int32Array): void {
+    this.ahead.set(spans);
   }
 
   /** Address of a tensor's data. @throws TypeError when it lies elsewhere than in this device's memory. */

@@ -34,7 +34,12 @@ export const MOST_THREADS = 64;
 /** How far the ranges of the job are taken, each on a cache line. */
 export const COUNTERS = 1024;
 
-export const SCRATCH = COUNTERS + 64 * MOST_THREADS;
+/** What each thread fetches after a job, on a cache line: up to three spans of an address and pieces of so many bytes. */
+export const AHEAD = COUNTERS + 64 * MOST_THREADS;
+export const AHEAD_SPANS = 3;
+export const AHEAD_PIECE = 2048;
+
+export const SCRATCH = AHEAD + 64 * MOST_THREADS;
 /** Bytes of scratch for each thread. */
 export const SCRATCH_BYTES = 8192;
 

@@ -2,6 +2,7 @@ import type { FusedKernels, Linear } from "../fusion.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Device } from "./device.ts";
 import { Workspace } from "./device.ts";
+import { fetchAhead } from "./fetch-ahead.ts";
 import type { KernelOptions } from "./kernels/common.ts";
 import type { BlockOrder } from "./kernels/quantise.ts";
 import { ACT16_MAX, ACT8_MAX, floatTileBytes, type FloatFormat, HALF_SHIFT, LINEAR, TILE_ROWS, tileBytes, tilesOf, X_BLOCK } from "./layout.ts";
@@ -19,6 +20,9 @@ const STRIPE_STEP = 12;
 
 /** Tokens from which on weights of int4 (but see `quantised`) and of 16 bits are widened, tile by tile, before they are multiplied. */
 const WIDEN_FROM = 6;
+
+/** Most tokens with which a linear is bound by reading its weights. */
+const FEW_ROWS = 4;
 
 /** How weights of one packed format are multiplied. */
 interface Format {
@@ -158,6 +162,7 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const kernel = format[how];
     if (m * bytes < ALONE) device.run(kernel, tiles);
     else {
+      ahead?.(parts, format.tileBytes(k), how === "gated", m <= FEW_ROWS);
       const wanted = m === 1 ? Math.min(GEMV_CHUNK[1], Math.max(GEMV_CHUNK[0], bytes / (8 * device.mostThreads))) : GEMM_CHUNK;
       const chunk = Math.min(Math.ceil(tiles / (4 * device.mostThreads)), Math.ceil((wanted * tiles) / bytes));
       device.runAll(kernel, tiles, Math.max(1, chunk));
@@ -165,6 +170,7 @@ export function linearPlan(device: Device, method: KernelOptions) {
   };
 
   const one: Linear[] = [];
+  const ahead = device.mostThreads > 1 ? fetchAhead(device) : undefined;
   return {
     linear(out: Tensor, x: Tensor, weight: Tensor, bias?: Tensor): void {
       one[0] = { weight, bias };

@@ -1,6 +1,6 @@
 import type { Expr, Func } from "../assembler.ts";
 import { block, br, br_if, call, callValue, drop, f64, i32, i64, if_, local, loop, return_ } from "../assembler.ts";
-import { CHUNK, CLOSED, COUNTERS, KERNEL, MAIN_WAITS, RANGES, SCRATCH, SCRATCH_BYTES, SLEEPERS, STARTED, STATE, UNITS } from "../layout.ts";
+import { AHEAD, AHEAD_PIECE, AHEAD_SPANS, CHUNK, CLOSED, COUNTERS, KERNEL, MAIN_WAITS, RANGES, SCRATCH, SCRATCH_BYTES, SLEEPERS, STARTED, STATE, UNITS } from "../layout.ts";
 import type { ModuleBuilder } from "../module.ts";
 import type { Emitter } from "./common.ts";
 import { range, repeat } from "./common.ts";
@@ -59,6 +59,34 @@ function emitTake({ module, threadIndex }: Emitter) {
   });
 }
 
+/**
+ * A worker's time between two jobs: reads a word of every cache line that it is told (layout.ts, AHEAD) until there is another job than `job`.
+ * The main thread may change what it tells meanwhile: any address with any number of pieces lies within memory.
+ */
+function emitFetch({ module, threadIndex, scratch }: Emitter): Func {
+  return module.func("fetch", ["i32"], undefined, (job) => {
+    const line = local("i32", i32.add(i32.shl(threadIndex, 6), AHEAD));
+    const [address, pieces, seen] = [local("i32"), local("i32"), local("i32")];
+    block((done) => {
+      repeat(AHEAD_SPANS, () => {
+        address.set(i32.load(line));
+        pieces.set(i32.load(line, 4));
+        if_(pieces, () => {
+          loop((again) => {
+            for (let at = 0; at < AHEAD_PIECE; at += 64) seen.set(i32.or(seen, i32.load(address, at)));
+            br_if(done, i32.ne(i32.shr_u(i32.atomic.load(i32.const(STATE)), 9), job));
+            address.add(AHEAD_PIECE);
+            pieces.add(-1);
+            br_if(again, pieces);
+          });
+        });
+        line.add(8);
+      });
+    });
+    i32.store(scratch, seen);
+  });
+}
+
 /** The units of a job are cut into one range for each thread that has started; each range has a counter on a cache line of its own. */
 const counterOf = (range: Expr<"i32">): Expr<"i32"> => i32.add(i32.shl(range, 6), COUNTERS);
 const rangeStart = (range: Expr<"i32">, units: Expr<"i32">, ranges: Expr<"i32">): Expr<"i32"> => i32.div_u(i32.mul(range, units), ranges);
@@ -76,6 +104,7 @@ export function emitPool(emitter: Emitter, shared: boolean): void {
   const take = emitTake(emitter);
   if (!shared) return;
   const wait = emitPause(module);
+  const fetch = emitFetch(emitter);
   const takeAll = () => call(take);
   const pause = () => drop(callValue(wait, 2));
   const at = (address: number): Expr<"i32"> => i32.const(address);
@@ -136,6 +165,7 @@ export function emitPool(emitter: Emitter, shared: boolean): void {
             takeAll();
             state.set(i32.atomic.rmw_sub(at(STATE), i32.const(1)));
             if_(i32.atomic.load(at(MAIN_WAITS)), () => state.set(i32.atomic.notify(at(STATE), 255)));
+            call(fetch, job);
             br(next);
           });
           pause();
