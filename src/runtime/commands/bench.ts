@@ -93,6 +93,8 @@ export interface BenchMachine {
   readonly peakGops: number;
   readonly simd: boolean;
   readonly relaxedDot: string;
+  /** Null for plain loops. */
+  readonly vectorBits: 128 | 256 | null;
   /** Threads that run at once here. */
   readonly parallelism: number;
 }
@@ -111,8 +113,8 @@ async function ceilingsFor({ weights }: Model, backend: Backend, options: Backen
 
 const between = (spread: RateSpread | null) => (spread === null ? "" : ` (${count(spread.lowest)} to ${count(spread.highest)})`);
 
-function machineLine({ readBandwidthGBs, peakGops, simd, relaxedDot, parallelism }: BenchMachine, bandwidthShare: number, gops: number, threads: number): string {
-  const how = simd ? `SIMD, relaxed dot ${relaxedDot}, ${threads} of ${parallelism} threads` : "plain loops, one thread";
+function machineLine({ readBandwidthGBs, peakGops, vectorBits, relaxedDot, parallelism }: BenchMachine, bandwidthShare: number, gops: number, threads: number): string {
+  const how = vectorBits ? `SIMD of ${vectorBits} bits, relaxed dot ${relaxedDot}, ${threads} of ${parallelism} threads` : "plain loops, one thread";
   return `this machine (${how}) reads memory at ${readBandwidthGBs.toFixed(1)} GB/s and multiplies ${peakGops.toFixed(1)} GOPS: decode reaches ${percent(bandwidthShare)} of the one, prefill ${percent(gops / peakGops)} of the other`;
 }
 

@@ -122,12 +122,12 @@ async function timed(values: Values, io: Io, { promptTokens, tokens, repeat }: W
 const threadsName = (threads: number) => `${threads} thread${threads === 1 ? "" : "s"}`;
 const span = ({ median, lowest, highest }: Spread) => `${median.toFixed(1)} (${lowest.toFixed(1)}-${highest.toFixed(1)})`;
 
-function machineLines({ backend, threads, parallelism, simd, relaxedDot, overheadNs, cacheBytes, read, peaks }: Machine): string[] {
+function machineLines({ backend, threads, parallelism, vectorBits, relaxedDot, overheadNs, cacheBytes, read, peaks }: Machine): string[] {
   const counts = [...new Set(read.map((one) => one.threads))];
   const line = (first: string, cells: readonly string[]) => `${first.padEnd(14)} ${cells.map((cell) => cell.padStart(18)).join(" ")}`;
   const sizes = read.filter((one) => one.threads === threads).map(({ bytes }) => `${bytes / 2 ** 20} MiB`);
   return [
-    `this machine: ${backend} kernels on ${threads} of ${parallelism} threads${simd ? `, relaxed dot ${relaxedDot}` : ""}; medians (lowest-highest)`,
+    `this machine: ${backend} kernels on ${threads} of ${parallelism} threads${vectorBits ? `, vectors of ${vectorBits} bits, relaxed dot ${relaxedDot}` : ""}; medians (lowest-highest)`,
     "",
     line("reads, GB/s", sizes),
     ...counts.map((n) => line(threadsName(n), read.filter((one) => one.threads === n).map(({ gbPerSecond }) => span(gbPerSecond)))),

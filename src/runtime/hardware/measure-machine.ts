@@ -42,6 +42,8 @@ export interface Machine extends Speeds {
   /** Whether the kernels are SIMD ones, and what their relaxed dot does ("none" where they use the baseline one). */
   readonly simd: boolean;
   readonly relaxedDot: RelaxedDot;
+  /** Bits of a vector; null for plain loops. */
+  readonly vectorBits: 128 | 256 | null;
   /** Bytes that the kernels can address. */
   readonly memoryBytes: number;
   /** What an op of next to no work takes, nanoseconds: calls, checks, the ledger's clock. */
@@ -143,8 +145,10 @@ export function twice(earlier: Speeds, { read, peaks }: Speeds): Twice[] {
 }
 
 /** How kernels multiply. */
-export function methodOf(kernels: Kernels): Pick<Machine, "simd" | "relaxedDot"> {
-  return isWasm(kernels) ? { simd: true, relaxedDot: kernels.method.dot === "pairs" ? "none" : kernels.probe.relaxedDot } : { simd: false, relaxedDot: "none" };
+export function methodOf(kernels: Kernels): Pick<Machine, "simd" | "relaxedDot" | "vectorBits"> {
+  if (!isWasm(kernels)) return { simd: false, relaxedDot: "none", vectorBits: null };
+  const { dot, wide } = kernels.method;
+  return { simd: true, relaxedDot: dot === "pairs" ? "none" : kernels.probe.relaxedDot, vectorBits: wide ? 256 : 128 };
 }
 
 /** 32-bit WebAssembly memory ends there. */

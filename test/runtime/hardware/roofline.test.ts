@@ -23,7 +23,7 @@ const reads = (threads: number, speeds: Readonly<Record<number, number>>): ReadS
   Object.entries(speeds).map(([bytes, speed]) => ({ threads, bytes: Number(bytes), gbPerSecond: flat(speed) }));
 
 const MACHINE: Machine = {
-  ...{ backend: "wasm", threads: 2, parallelism: 4, simd: true, relaxedDot: "none", memoryBytes: 4e9, overheadNs: 2000, cacheBytes: 10_000 },
+  ...{ backend: "wasm", threads: 2, parallelism: 4, simd: true, relaxedDot: "none", vectorBits: 128, memoryBytes: 4e9, overheadNs: 2000, cacheBytes: 10_000 },
   read: [...reads(1, { 1000: 60, 10_000: 30, 1_000_000: 10 }), ...reads(2, { 1000: 100, 10_000: 50, 1_000_000: 20 })],
   peaks: [1, 2].flatMap((threads) => (["int8", "int4", "f32"] as const).map((format, i) => ({ threads, format, gops: flat(threads * 100 * (3 - i)) }))),
 };
