@@ -81,7 +81,7 @@ export class Device {
 
   /** Threads that compute: at the first time this waits for those that are starting. Jobs do not; threads join them when they come. */
   get threads(): number {
-    if (this.closed) return 1;
+    if (this.workers.length === 0) return 1;
     this.awaitWorkers();
     return 1 + this.control[STARTED / 4];
   }
@@ -116,6 +116,8 @@ export class Device {
   runAll(kernel: number, units: number, chunk: number): void {
     if (units <= chunk || this.workers.length === 0 || this.closed) this.direct[kernel](0, units);
     else if (this.dispatch!(kernel, units, chunk) !== 0) {
+      // It may come back, and would leave a job that is long over: from now on this thread works alone.
+      this.dismiss();
       throw new Error(`a worker thread stopped inside ${this.program.kernels[kernel]}; its results are lost`);
     }
   }
@@ -158,11 +160,15 @@ export class Device {
   close(): void {
     if (this.closed) return;
     this.closed = true;
+    this.dismiss();
+  }
+
+  private dismiss(): void {
     if (this.workers.length === 0) return;
     Atomics.store(this.control, CLOSED / 4, 1);
     Atomics.add(this.control, STATE / 4, 1 << 9);
     Atomics.notify(this.control, STATE / 4);
-    for (const worker of this.workers) worker.terminate();
+    for (const worker of this.workers.splice(0)) worker.terminate();
   }
 }
 

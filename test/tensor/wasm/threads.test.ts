@@ -1,10 +1,12 @@
 import { readdirSync } from "node:fs";
+import { Worker } from "node:worker_threads";
 import { describe, expect, it } from "vitest";
 import { spawnThread } from "../../../src/runtime/node-threads.ts";
 import type { KvPage } from "../../../src/tensor/kernels.ts";
 import type { Tensor } from "../../../src/tensor/tensor.ts";
-import type { WasmKernels, WasmOptions } from "../../../src/tensor/wasm/index.ts";
+import type { Spawn, WasmKernels, WasmOptions } from "../../../src/tensor/wasm/index.ts";
 import { wasmKernels } from "../../../src/tensor/wasm/index.ts";
+import { PARAMS, STARTED, STATE } from "../../../src/tensor/wasm/layout.ts";
 import { normals, pack, random, sameBits, weights } from "./helpers.ts";
 
 const LIMIT = 2 ** 28;
@@ -119,6 +121,34 @@ describe("threads", () => {
     await sleep(100);
     work(kernels).forEach((out, i) => expect(sameBits(out, wanted[i])).toBe(true));
     kernels.close();
+  });
+
+  it("say so when a worker stops inside a job, and do without them from then on", async () => {
+    // It enters the first job that it sees, and neither works nor leaves.
+    const stuck = `const state = new Int32Array(require("node:worker_threads").workerData.memory.buffer, 0, ${PARAMS / 4});
+      Atomics.add(state, ${STARTED / 4}, 1);
+      Atomics.notify(state, ${STARTED / 4});
+      for (;;) {
+        const seen = Atomics.load(state, ${STATE / 4});
+        if (seen & 256 && Atomics.compareExchange(state, ${STATE / 4}, seen, seen + 1) === seen) break;
+      }
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);`;
+    const spawn: Spawn = (workerData) => {
+      const worker = new Worker(stuck, { eval: true, workerData });
+      return { terminate: () => void worker.terminate() };
+    };
+    const kernels = wasmKernels({ threads: 2, spawn, maxBytes: LIMIT });
+    expect(kernels.threads).toBe(2);
+    const rng = random(12);
+    const [weight, x, out] = [pack(kernels, rng, weights(rng, "int8", 770, 320)), normals(kernels, rng, [64, 320]), kernels.alloc("f32", [64, 770])];
+    expect(() => {
+      for (let round = 0; round < 1e5; round++) kernels.linear(out, x, weight);
+    }).toThrow(/a worker thread stopped inside linear_int8_\w+; its results are lost/);
+    expect(kernels.threads).toBe(1);
+    const alone = open({ threads: 1 });
+    const wanted = work(alone);
+    work(kernels).forEach((out, i) => expect(sameBits(out, wanted[i])).toBe(true));
+    for (const each of [kernels, alone]) each.close();
   });
 
   it("need a spawn function, and work alone without", () => {
