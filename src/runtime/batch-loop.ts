@@ -137,7 +137,14 @@ export class BatchLoop {
     for (const planned of plan) {
       const { tokens, logits: wanted } = planned.run;
       const rows = wanted === "all" ? tokens.length : wanted === "last" ? 1 : 0;
-      if (rows > 0 && logits) accepted += this.choose(planned, logits.slice(row, (row += rows)));
+      if (rows === 0 || !logits) continue;
+      const own = logits.slice(row, (row += rows));
+      try {
+        accepted += this.choose(planned, own);
+      } catch (error) {
+        // Logits that are no numbers, say: the others go on.
+        planned.request.fail(error);
+      }
     }
     const guessed = plan.reduce((sum, { run }) => sum + (run.logits === "all" ? run.tokens.length - 1 : 0), 0);
     const decodes = plan.reduce((sum, { run }) => sum + (run.prompt ? 0 : run.tokens.length), 0);

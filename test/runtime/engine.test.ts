@@ -341,6 +341,23 @@ describe("close", () => {
 });
 
 describe("an error inside a step", () => {
+  it("ends one request whose logits are no numbers, and no other", async () => {
+    const engine = await load();
+    const story = { ...STORY, temperature: 0 };
+    const prompts = [[1, 2, 3], [1, 7, 3], [4, 5]];
+    const alone = [];
+    for (const prompt of prompts) alone.push((await engine.generate(prompt, story).result).tokens);
+    const off = engine.onOp(({ name }, output) => {
+      if (name === "output" && output.rows === prompts.length) output.f32.fill(NaN, output.cols, 2 * output.cols);
+    });
+    const [first, second, third] = prompts.map((prompt) => engine.generate(prompt, story).result.then(({ tokens }) => tokens, (error: Error) => error.message));
+    expect(await second).toBe("logits: expected finite numbers, found NaN as the largest of 40: the model's weights are too large, or damaged");
+    expect([await first, await third]).toEqual([alone[0], alone[2]]);
+    off();
+    expect((await engine.generate(prompts[1], story).result).tokens).toEqual(alone[1]);
+    engine.close();
+  });
+
   it("reaches every generation of that step, and the engine goes on", async () => {
     const engine = await load();
     const off = engine.onOp(({ name, step }) => {
