@@ -22,7 +22,7 @@ export interface EngineOptions extends SchemeOptions, SpeculationParams {
   threads?: number;
   /**
    * Bits of the wasm kernels' vectors: 128 (default) or 256, for which V8 joins neighbouring vectors, by an experimental flag that holds for
-   * the whole process; Node 24 and later, x86 with AVX2. The same results, bit for bit.
+   * the whole process; Node 24 and later, x86 with AVX2. Attention's sums differ in their last bits from those of 128.
    */
   vectors?: 128 | 256;
   /** Positions that one sequence may take; default the model's own context, at most 4096. */

@@ -7,13 +7,12 @@ const MOST = 1 << 18;
 /** Words of a thread's line. */
 const LINE = 16;
 
-/** What followed some weights the last time, and what threads shall fetch if it does so again. */
+/** What followed some weights the last time. */
 interface Successor {
   readonly first: number;
   readonly count: number;
-  readonly spans: Int32Array;
-  /** It followed twice. */
-  again: boolean;
+  /** What threads shall fetch: known once it has followed twice. */
+  spans?: Int32Array;
 }
 
 /**
@@ -61,10 +60,9 @@ export function fetchAhead(device: Device) {
     if (few) {
       const here = device.address(parts[0].weight);
       const followed = successors.get(before);
-      if (followed?.first === here && followed.count === parts.length) followed.again = true;
-      else successors.set(before, { first: here, count: parts.length, spans: spansOf(parts, tileBytes, together), again: false });
-      const next = successors.get(here);
-      if (next?.again) spans = next.spans;
+      if (followed?.first === here && followed.count === parts.length) followed.spans ??= spansOf(parts, tileBytes, together);
+      else successors.set(before, { first: here, count: parts.length });
+      spans = successors.get(here)?.spans ?? none;
       before = here;
     }
     if (spans === told) return;

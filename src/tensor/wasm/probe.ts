@@ -23,9 +23,12 @@ const C = 64;
 const OUT = 96;
 const SIDES = [0, 16];
 
-/** A module with one function `run(times)` that repeats out = operation(a, b, c) on both vectors. */
-function operationModule(operation: (a: ReturnType<typeof v128.load>, b: ReturnType<typeof v128.load>, c: ReturnType<typeof v128.load>) => ReturnType<typeof v128.load>) {
-  const builder = new ModuleBuilder({ initial: 1, maximum: 1, shared: false });
+/**
+ * A module with one function `run(times)` that repeats out = operation(a, b, c) on both vectors. Its bytes differ with `wide`, or the engine would
+ * take the code that it has compiled for the other.
+ */
+function operationModule(operation: (a: ReturnType<typeof v128.load>, b: ReturnType<typeof v128.load>, c: ReturnType<typeof v128.load>) => ReturnType<typeof v128.load>, wide: boolean) {
+  const builder = new ModuleBuilder({ initial: 1, maximum: wide ? 2 : 1, shared: false });
   builder.export("run", ["i32"], undefined, (times) => {
     const base = local("i32", 0);
     loop((again) => {
@@ -123,14 +126,14 @@ export function probe(wide = false): Probe {
 
 /** Lets the engine compile for the probe while something else is done. */
 export function startProbe(wide = false): void {
-  tests[Number(wide)].finish ??= test();
+  tests[Number(wide)].finish ??= test(wide);
 }
 
-function test(): () => Probe {
-  const simd = WebAssembly.validate(operationModule((a, b) => i32x4.dot_i16x8_s(a, b)));
+function test(wide: boolean): () => Probe {
+  const simd = WebAssembly.validate(operationModule((a, b) => i32x4.dot_i16x8_s(a, b), wide));
   if (!simd) return () => ({ simd, relaxedDot: "none", madd: false, shared: false });
-  const code = operationModule((a, b, c) => i32x4.relaxed_dot_i8x16_i7x16_add_s(a, b, c));
+  const code = operationModule((a, b, c) => i32x4.relaxed_dot_i8x16_i7x16_add_s(a, b, c), wide);
   const dot = WebAssembly.validate(code) ? inBothTiers(code, checkDot) : undefined;
-  const madd = inBothTiers(operationModule((a, b, c) => f32x4.relaxed_madd(a, b, c)), checkMadd);
+  const madd = inBothTiers(operationModule((a, b, c) => f32x4.relaxed_madd(a, b, c), wide), checkMadd);
   return () => ({ simd, relaxedDot: dot ? (dot() ?? "inexact") : "none", madd: madd() !== undefined, shared: typeof SharedArrayBuffer !== "undefined" });
 }

@@ -5,6 +5,8 @@ import {
 } from "../../../src/tensor/wasm/assembler.ts";
 import { ModuleBuilder } from "../../../src/tensor/wasm/module.ts";
 import { encodeOpcode, leb, sleb } from "../../../src/tensor/wasm/opcodes.ts";
+import { constantBytes } from "../../../src/tensor/wasm/kernels/constants.ts";
+import { CONSTANTS, COUNTERS } from "../../../src/tensor/wasm/layout.ts";
 import { assemble } from "../../../src/tensor/wasm/program.ts";
 import { probe } from "../../../src/tensor/wasm/probe.ts";
 
@@ -115,6 +117,10 @@ const KNOWN: [string, (i: Expr<"i32">, f: Expr<"f32">, v: Expr<"v128">, d: Expr<
 ];
 
 describe("assembler", () => {
+  it("keeps the constants of kernels out of the way of what follows them", () => {
+    expect(CONSTANTS + constantBytes().length).toBeLessThanOrEqual(COUNTERS);
+  });
+
   it.each(KNOWN)("%s", (_, make, wanted) => expect(hex(make)).toBe(wanted));
 
   it("encodes LEB128 like the specification", () => {

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { AHEAD, AHEAD_PIECE, AHEAD_SPANS } from "../../../src/tensor/wasm/layout.ts";
+import { spawnThread } from "../../../src/runtime/node-threads.ts";
+import { AHEAD, AHEAD_PIECE, AHEAD_SPANS, SCRATCH, SCRATCH_BYTES } from "../../../src/tensor/wasm/layout.ts";
 import { type WasmKernels, wasmKernels } from "../../../src/tensor/wasm/index.ts";
 import type { Tensor } from "../../../src/tensor/tensor.ts";
 import { normals, pack, random, weights } from "./helpers.ts";
@@ -70,20 +71,78 @@ describe("fetching ahead", () => {
     ]);
   });
 
+  it("is done by the threads: each reads a word of every line that it is told", async () => {
+    const kernels = wasmKernels({ threads: 2, spawn: spawnThread, maxBytes: 2 ** 26 });
+    expect(kernels.threads).toBe(2);
+    const rng = random(5);
+    const [first, second] = [0, 1].map(() => pack(kernels, rng, weights(rng, "int8", 1600, 512)));
+    const [x, out] = [normals(kernels, rng, [1, 512]), kernels.alloc("f32", [1, 1600])];
+    const ints = new Int32Array(kernels.device.heap.buffer());
+    const seen = (SCRATCH + SCRATCH_BYTES) / 4;
+    for (let round = 0; round < 3; round++) for (const weight of [first, second]) kernels.linear(out, x, weight);
+    ints[seen] = 0;
+    kernels.linear(out, x, first);
+    const line = ints.subarray((AHEAD + 64) / 4, (AHEAD + 64) / 4 + 2 * AHEAD_SPANS);
+    expect(line[1]).toBeGreaterThan(0);
+    let wanted = 0;
+    for (let at = line[0]; at < line[0] + line[1] * AHEAD_PIECE; at += 64) wanted |= ints[at / 4];
+    // A worker that came too late for the job has fetched already.
+    for (let tries = 0; tries < 200 && ints[seen] !== wanted; tries++) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      kernels.linear(out, x, second);
+      kernels.linear(out, x, first);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
+    expect(ints[seen]).toBe(wanted);
+    kernels.close();
+  });
+
   it("never tells of what lies beyond memory, nor more than a cache holds", () => {
-    const large = open();
+    const full = open();
     const rng = random(4);
-    const end = () => large.device.heap.buffer().byteLength;
-    const matrices = Array.from({ length: 12 }, () => pack(large, rng, weights(rng, rng.next() < 0.5 ? "int8" : "int4", 8 * rng.int(20, 400), 32 * rng.int(8, 40))));
-    for (let round = 0; round < 4; round++) {
-      for (const matrix of matrices) {
-        large.linear(large.alloc("f32", [1, matrix.shape[0]]), normals(large, rng, [1, matrix.shape[1]]), matrix);
-        for (const spans of told(large)) {
-          expect(spans.reduce((sum, [, bytes]) => sum + bytes, 0)).toBeLessThanOrEqual(2 ** 18 + AHEAD_PIECE);
-          for (const [address] of spans) expect(address + 2 ** 18 + AHEAD_PIECE).toBeLessThanOrEqual(end());
-        }
+    const x = normals(full, rng, [1, 512]);
+    const most = 2 ** 18;
+    const out = full.alloc("f32", [1, 2400]);
+    const matrices = Array.from({ length: 6 }, () => pack(full, rng, weights(rng, "int8", 2400, 512)));
+    // Memory to its last 64 KiB: the matrices that come last lie at its end.
+    const filler: Tensor[] = [];
+    for (let size = 2 ** 22; size >= 2 ** 14; size >>= 1) {
+      try {
+        for (;;) filler.push(full.alloc("f32", [size]));
+      } catch {
+        // As much as fits.
       }
     }
-    large.close();
+    filler.sort((a, b) => a.byteOffset - b.byteOffset);
+    for (const last of filler.slice(-24)) full.free(last);
+    for (;;) {
+      try {
+        matrices.push(pack(full, rng, weights(rng, "int8", 256, 512)));
+      } catch {
+        break;
+      }
+    }
+    const end = full.device.heap.buffer().byteLength;
+    expect(Math.max(...matrices.map(({ data }) => data.byteOffset + data.byteLength))).toBeGreaterThan(end - most);
+    let large = 0;
+    const check = () => {
+      for (const spans of told(full)) {
+        const bytes = spans.reduce((sum, [, bytes]) => sum + bytes, 0);
+        expect(bytes).toBeLessThanOrEqual(most + AHEAD_SPANS * AHEAD_PIECE);
+        large = Math.max(large, bytes);
+        for (const [address] of spans) expect(address + most + AHEAD_PIECE).toBeLessThanOrEqual(end);
+      }
+    };
+    const [gate, up, ...others] = matrices;
+    for (let round = 0; round < 3; round++) {
+      for (const matrix of others) {
+        full.linear(out, x, matrix);
+        check();
+      }
+      full.fused!.gatedLinear(out, x, { weight: gate }, { weight: up }, "silu");
+      check();
+    }
+    expect(large).toBeGreaterThanOrEqual(most - AHEAD_PIECE);
+    full.close();
   });
 });

@@ -23,6 +23,8 @@ const SPINS = 1000;
 /** The main thread sleeps this long at a time, in nanoseconds, and gives up after so many: no chunk of a job takes seconds. */
 const MAIN_SLEEP = 1e8;
 const MAIN_SLEEPS = 100;
+/** What a wait returns when its time is over. */
+const TIMED_OUT = 2;
 
 /** Waits some 50 ns without keeping the core's ports busy: each root waits for the one before. (WebAssembly has no pause.) */
 function emitPause(module: ModuleBuilder): Func {
@@ -78,8 +80,8 @@ function emitFetch({ module, threadIndex, scratch }: Emitter): Func {
         pieces.set(i32.load(line, 4));
         if_(pieces, () => {
           loop((again) => {
-            for (let at = 0; at < AHEAD_PIECE; at += 64) seen.set(i32.or(seen, i32.load(address, at)));
             br_if(done, i32.ne(i32.shr_u(i32.atomic.load(i32.const(STATE)), 9), job));
+            for (let at = 0; at < AHEAD_PIECE; at += 64) seen.set(i32.or(seen, i32.load(address, at)));
             address.add(AHEAD_PIECE);
             pieces.add(-1);
             br_if(again, pieces);
@@ -142,8 +144,8 @@ export function emitPool(emitter: Emitter, shared: boolean): void {
       loop((again) => {
         state.set(i32.atomic.load(at(STATE)));
         if_(i32.and(state, INSIDE), () => {
-          drop(callValue(sleep, state, i64.const(MAIN_SLEEP)));
-          sleeps.add(-1);
+          const woken = callValue(sleep, state, i64.const(MAIN_SLEEP)) as Expr<"i32">;
+          sleeps.set(i32.sub(sleeps, i32.eq(woken, TIMED_OUT)));
           br_if(again, sleeps);
           stopped.set(1);
         });
