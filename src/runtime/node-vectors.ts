@@ -8,7 +8,7 @@ const FIRST_V8 = 13;
  * (`--experimental-wasm-revectorize`, for x86 with AVX2; experimental, and off by default). False where this Node has it not.
  */
 export function widenVectors(): boolean {
-  const has = process.config.variables.v8_enable_wasm_simd256_revec === 1 && parseInt(process.versions.v8 ?? "") >= FIRST_V8;
+  const has = process.config?.variables?.v8_enable_wasm_simd256_revec === 1 && parseInt(process.versions.v8 ?? "") >= FIRST_V8;
   if (!has || process.arch !== "x64") return false;
   setFlagsFromString("--experimental-wasm-revectorize");
   return true;

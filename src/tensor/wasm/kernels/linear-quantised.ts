@@ -15,16 +15,12 @@ export interface WeightFormat {
   readonly half: boolean;
 }
 
-/** Tokens at once where both halves of a tile are one vector. */
-const WIDE_TOKENS = { pairs: [4, 2, 1], limbs: [4, 2, 1], bytes: [4, 2, 1] };
-
 /**
  * One linear kernel is a family of tile functions, each for so many tokens at once; all sum in the same order. Measured: compilers that do
  * not know relaxed SIMD yet (Node 20) run out of registers with four tokens of int4 and are 1.5 times as fast with two; later ones lose a tenth.
  */
 function tokensAtOnce(path: "pairs" | "limbs" | "bytes", { format }: WeightFormat, { madd, wide }: Emitter): readonly number[] {
-  if (wide) return WIDE_TOKENS[path];
-  if (path === "limbs") return [3, 2, 1];
+  if (path === "limbs" && !wide) return [3, 2, 1];
   if (path === "pairs" && format === "int4" && !madd) return [2, 1];
   return [4, 2, 1];
 }
