@@ -68,7 +68,7 @@ function emitTake({ module, threadIndex }: Emitter) {
 
 /**
  * A worker's time between two jobs: reads a word of every cache line that it is told (layout.ts, AHEAD) until there is another job than `job`.
- * The main thread may change what it tells meanwhile: any address with any number of pieces lies within memory.
+ * The main thread may change what it tells meanwhile: each address lies within memory with as many pieces as there ever are.
  */
 function emitFetch({ module, threadIndex, scratch }: Emitter): Func {
   return module.func("fetch", ["i32"], undefined, (job) => {
