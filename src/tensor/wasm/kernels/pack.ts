@@ -54,10 +54,9 @@ export function emitPackHalves({ module }: Emitter, format: HalfDType): void {
   });
 }
 
-/** Bytes from a tile's values to those of row `row`. */
+/** Bytes from a tile's values to those of row `row`: four times its `rowPlace`. */
 export function placeOf(row: Expr<"i32">, paired: boolean): Expr<"i32"> {
-  const bit = (from: number, to: number) => (to > from ? i32.shl(i32.and(row, from), Math.log2(to / from)) : i32.shr_u(i32.and(row, from), Math.log2(from / to)));
-  return paired ? i32.or(i32.shl(i32.and(row, 1), 2), i32.or(bit(2, 16), bit(4, 8))) : i32.shl(row, 2);
+  return paired ? i32.or(i32.shl(i32.and(row, 1), 2), i32.or(i32.shl(i32.and(row, 2), 3), i32.shl(i32.and(row, 4), 1))) : i32.shl(row, 2);
 }
 
 /** GGML's blocks (ggml-common.h): an f16 scale, then 32 values. */
