@@ -4,6 +4,7 @@ import type { KernelOptions } from "./common.ts";
 import { madd } from "./common.ts";
 import { constant as inMemory, VECTORS } from "./constants.ts";
 
+/** What `expOf` asks for. */
 const EXP_CONSTANTS = ["lowest", "highest", "log2e", "magic", "minusLn2Low", "minusLn2High", "p7", "p6", "p5", "p4", "p3", "p2", "one", "bias"] as const;
 
 /** tanh(x) = x + x z P(z), z = x^2, for |x| below TANH_SMALL: coefficients of P as published in Cephes (Moshier 1992, tanhf). */
