@@ -1,5 +1,5 @@
 import type { Expr, Func } from "../assembler.ts";
-import { block, br, br_if, call, callValue, drop, f64, i32, i64, if_, local, loop, return_ } from "../assembler.ts";
+import { block, br, br_if, call, callValue, drop, f32, f64, i32, i64, if_, local, loop, return_ } from "../assembler.ts";
 import { AHEAD, AHEAD_PIECE, AHEAD_SPANS, CHUNK, CLOSED, COUNTERS, KERNEL, MAIN_WAITS, RANGES, SCRATCH, SCRATCH_BYTES, SLEEPERS, STARTED, STATE, UNITS } from "../layout.ts";
 import type { ModuleBuilder } from "../module.ts";
 import type { Emitter } from "./common.ts";
@@ -26,10 +26,14 @@ const MAIN_SLEEPS = 100;
 /** What a wait returns when its time is over. */
 const TIMED_OUT = 2;
 
-/** Waits some 50 ns without keeping the core's ports busy: each root waits for the one before. (WebAssembly has no pause.) */
+/**
+ * 0, some 50 ns later, without keeping the core's ports busy: each root waits for the one before. (WebAssembly has no pause.) Whoever adds it
+ * to the address of what is looked at next waits for it, whatever is inlined, folded or run ahead: compilers drop a pause that nothing depends on.
+ */
 function emitPause(module: ModuleBuilder): Func {
-  return module.func("pause", ["f64"], "i32", (x) => {
-    for (let i = 0; i < 8; i++) x.set(f64.sqrt(f64.add(x, 1e9)));
+  return module.func("pause", ["i32"], "i32", (state) => {
+    const x = local("f64", f64.promote_f32(f32.convert_i32_s(state)));
+    for (let i = 0; i < 8; i++) x.set(f64.sqrt(f64.add(x, 1e10)));
     return f64.gt(x, 1e300);
   });
 }
@@ -110,11 +114,10 @@ export function emitPool(emitter: Emitter, shared: boolean): void {
   });
   const take = emitTake(emitter);
   if (!shared) return;
-  const wait = emitPause(module);
+  const pause = emitPause(module);
   const fetch = emitFetch(emitter);
   const sleep = emitSleep(module);
   const takeAll = () => call(take);
-  const pause = () => drop(callValue(wait, 2));
   const at = (address: number): Expr<"i32"> => i32.const(address);
 
   module.export("run", ["i32", "i32", "i32"], "i32", (kernel, units, chunk) => {
@@ -134,8 +137,7 @@ export function emitPool(emitter: Emitter, shared: boolean): void {
       const spins = local("i32", SPINS);
       loop((again) => {
         br_if(done, i32.eqz(i32.and(state, INSIDE)));
-        pause();
-        state.set(i32.atomic.load(at(STATE)));
+        state.set(i32.atomic.load(i32.add(STATE, callValue(pause, state) as Expr<"i32">)));
         spins.add(-1);
         br_if(again, spins);
       });
@@ -156,7 +158,7 @@ export function emitPool(emitter: Emitter, shared: boolean): void {
   });
 
   module.export("work", [], undefined, () => {
-    const [state, job, spins] = [local("i32"), local("i32", -1), local("i32")];
+    const [state, job, spins, paused] = [local("i32"), local("i32", -1), local("i32"), local("i32")];
     const joinable = () => i32.and(i32.ne(i32.shr_u(state, 9), job), i32.shr_u(i32.and(state, OPEN), 8));
     state.set(i32.atomic.rmw_add(at(STARTED), i32.const(1)));
     state.set(i32.atomic.notify(at(STARTED), 1));
@@ -165,7 +167,7 @@ export function emitPool(emitter: Emitter, shared: boolean): void {
       block((sleep) => {
         loop((again) => {
           if_(i32.load(0, CLOSED), () => return_());
-          state.set(i32.atomic.load(at(STATE)));
+          state.set(i32.atomic.load(i32.add(STATE, paused)));
           if_(joinable(), () => {
             // Another thread moved the state first: look again.
             br_if(again, i32.ne(i32.atomic.rmw_cmpxchg(at(STATE), state, i32.add(state, 1)), state));
@@ -176,7 +178,7 @@ export function emitPool(emitter: Emitter, shared: boolean): void {
             call(fetch, job);
             br(next);
           });
-          pause();
+          paused.set(callValue(pause, state) as Expr<"i32">);
           spins.add(-1);
           br_if(again, spins);
         });
