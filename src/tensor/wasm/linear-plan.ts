@@ -10,8 +10,8 @@ import { blockOrder, GATED_ACTIVATIONS } from "./program.ts";
 
 /** Bytes of weights, times rows of activations, below which a linear stays on one thread: some 4 microseconds. */
 const ALONE = 1 << 17;
-/** Least and most bytes of weights in a chunk of a GEMV, of which a thread has 8 to itself: short enough that threads end together. */
-const GEMV_CHUNK = [1 << 15, 1 << 18] as const;
+/** Most bytes of weights in a chunk of a GEMV: the last ones are an eighth of it, or less. */
+const GEMV_CHUNK = 1 << 20;
 /** Bytes of weights, and of activations, that a thread goes over again and again in a GEMM: both fit a second-level cache. */
 const GEMM_CHUNK = 1 << 18;
 const STRIPE_BYTES = 1 << 19;
@@ -65,8 +65,8 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const offset = format === "int4" ? 8 : method.dot === "u8s8" ? 128 : 0;
     const factor = (half ? 1 / HALF_SHIFT : 1) / most;
     const bytesOf = (format: "int8" | "int4", half: boolean) => (k: number) => ((k + 31) >> 5) * tileBytes(format, half);
-    // Pairs in wide vectors take nibbles apart as fast as they multiply.
-    const widens = format === "int4" && !(method.wide && method.dot === "pairs");
+    // In wide vectors, and with 8-bit activations, nibbles come apart in less time than tiles are widened in.
+    const widens = format === "int4" && !method.wide && method.activations === "int16";
     const sizes = { tileBytes: bytesOf(format, half), ...(widens && { widenedBytes: bytesOf("int8", false) }) };
     return { ...kernels(`${format}_${half ? "half" : "f32"}`), ...sizes, blocks: { name: `${method.activations} ${order} ${offset}${half ? " half" : ""}`, order, offset, factor } };
   };
@@ -163,8 +163,7 @@ export function linearPlan(device: Device, method: KernelOptions) {
     if (m * bytes < ALONE) device.run(kernel, tiles);
     else {
       ahead?.(parts, format.tileBytes(k), how === "gated", m <= FEW_ROWS);
-      const wanted = m === 1 ? Math.min(GEMV_CHUNK[1], Math.max(GEMV_CHUNK[0], bytes / (8 * device.mostThreads))) : GEMM_CHUNK;
-      const chunk = Math.min(Math.ceil(tiles / (4 * device.mostThreads)), Math.ceil((wanted * tiles) / bytes));
+      const chunk = Math.min(Math.ceil(tiles / (2 * device.mostThreads)), Math.ceil(((m === 1 ? GEMV_CHUNK : GEMM_CHUNK) * tiles) / bytes));
       device.runAll(kernel, tiles, Math.max(1, chunk));
     }
   };

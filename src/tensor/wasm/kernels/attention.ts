@@ -2,9 +2,8 @@ import type { Expr, Func } from "../assembler.ts";
 import { call, f32, f32x4, i32, if_, local, return_, v128 } from "../assembler.ts";
 import { emitBlockSteps, STATE_MIX } from "./attention-block.ts";
 import type { Emitter } from "./common.ts";
-import { floats, param, paramF32, range } from "./common.ts";
+import { floats, maxI32, minI32, param, paramF32, range } from "./common.ts";
 import { expOf, tanhOf } from "./exp.ts";
-import { maxI32, minI32 } from "./kv-format.ts";
 
 type I32 = Expr<"i32">;
 

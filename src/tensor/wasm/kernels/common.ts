@@ -1,5 +1,5 @@
 import type { Expr, Local, Operand } from "../assembler.ts";
-import { br_if, f32x4, i32, i8x16, local, loop, if_, f32, v128 } from "../assembler.ts";
+import { br_if, f32x4, i32, i8x16, local, loop, if_, f32, select, v128 } from "../assembler.ts";
 import type { Global } from "../assembler.ts";
 import { PARAMS } from "../layout.ts";
 import type { ModuleBuilder } from "../module.ts";
@@ -37,6 +37,11 @@ export const paramF32 = (index: number): F32 => f32.load(0, PARAMS + 4 * index);
 export function madd({ madd }: KernelOptions, a: V128, b: V128, c: V128): V128 {
   return madd ? f32x4.relaxed_madd(a, b, c) : f32x4.add(f32x4.mul(a, b), c);
 }
+
+/** Smaller of two integers, signed. */
+export const minI32 = (a: I32, b: I32): I32 => select(a, b, i32.lt_s(a, b));
+/** Larger of two integers, signed. */
+export const maxI32 = (a: I32, b: I32): I32 => select(a, b, i32.gt_s(a, b));
 
 /** Stores two vectors side by side; the upper one first, for V8 joins what follows the lower one with one store less. */
 export function storeBoth(address: Expr<"i32">, low: V128, high: V128, offset = 0): void {

@@ -1,6 +1,6 @@
 import type { KvFormat } from "../../kernels.ts";
 import type { Expr, Local } from "../assembler.ts";
-import { f32, f32x4, i16x8, i32, i32x4, i8x16, local, select, v128 } from "../assembler.ts";
+import { f32, f32x4, i16x8, i32, i32x4, i8x16, local, v128 } from "../assembler.ts";
 
 type I32 = Expr<"i32">;
 type V128 = Expr<"v128">;
@@ -93,8 +93,3 @@ export const KV_READERS: readonly KvReader[] = [F32, INT8, INT4];
 
 /** Bytes of a row, computed outside of the kernels. */
 export const kvRowBytes = (format: KvFormat, headDim: number): number => (format === "f32" ? 4 * headDim : format === "int8" ? headDim : (headDim + 1) >> 1);
-
-/** Smaller of two integers, signed. */
-export const minI32 = (a: I32, b: I32): I32 => select(a, b, i32.lt_s(a, b));
-/** Larger of two integers, signed. */
-export const maxI32 = (a: I32, b: I32): I32 => select(a, b, i32.gt_s(a, b));

@@ -47,10 +47,10 @@ function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: 
     const sums = Array.from({ length: tokens }, () => [local("v128"), local("v128")] as const);
     // Both halves (4 rows each) at once where registers suffice; else one after the other within a group.
     const passes = dot !== "pairs" || wide || tokens <= 2 ? [[0, 1]] : [[0], [1]];
-    const masks: Masks = { nibble0: local("v128", constant("nibble0")), nibble1: local("v128", constant("nibble1")), half: local("v128", constant("halfScale")) };
+    const masks: Masks = { nibble0: local("v128", constant("nibble0")), nibble1: local("v128", constant("nibble1")), nibbles: local("v128", constant("nibbles")), half: local("v128", constant("halfScale")) };
     repeat(groups, () => {
       passes.forEach((halves, pass) => {
-        const integers = dot === "pairs" ? pairDots(emitter, weight, xs, w, halves, masks) : byteDots(emitter, weight, xs, w, halves);
+        const integers = dot === "pairs" ? pairDots(emitter, weight, xs, w, halves, masks) : byteDots(emitter, weight, xs, w, halves, masks);
         // w now points at the scales, the activations' pointers at theirs.
         for (const half of halves) {
           const scales = local("v128", weightScales(weight, w, half, masks));
@@ -80,6 +80,7 @@ const valueBytes = ({ format }: WeightFormat): number => (format === "int8" ? 25
 interface Masks {
   readonly nibble0: Local<"v128">;
   readonly nibble1: Local<"v128">;
+  readonly nibbles: Local<"v128">;
   readonly half: Local<"v128">;
 }
 
@@ -145,7 +146,7 @@ function pairDots({ madd }: Emitter, { format }: WeightFormat, xs: readonly Loca
 }
 
 /** Relaxed SIMD: `i32x4.relaxed_dot_i8x16_i7x16_add_s` on the bytes of activations, sums starting at the offset's correction. */
-function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[]): Integers {
+function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[], { nibbles }: Masks): Integers {
   const limbs = activations === "int8" ? [0] : [0, 1];
   const corrected = format === "int4" || dot === "u8s8";
   const sums = xs.map((pointer) =>
@@ -161,14 +162,13 @@ function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: r
     });
   };
   const load = () => halves.map((half) => local("v128", v128.load(w, 16 * half)));
-  const low = i16x8.const(0x0f0f);
   const width = 4 * limbs.length;
   if (format === "int8") overSteps(GROUP / 4, 8, w, xs, width, () => multiply(load(), 0));
   else {
     overSteps(GROUP / 8, 4, w, xs, 2 * width, () => {
       const both = load();
-      multiply(both.map((v) => local("v128", v128.and(v, low))), 0);
-      multiply(both.map((v) => local("v128", v128.and(i16x8.shr_u(v, 4), low))), width);
+      multiply(both.map((v) => local("v128", v128.and(v, nibbles))), 0);
+      multiply(both.map((v) => local("v128", v128.and(i16x8.shr_u(v, 4), nibbles))), width);
     });
   }
   if (width * 8 !== X_SCALE) for (const pointer of xs) pointer.add(X_SCALE - width * 8);

@@ -3,7 +3,7 @@ import { block, br, br_if, call, callValue, drop, f32, f64, i32, i64, if_, local
 import { AHEAD, AHEAD_PIECE, AHEAD_SPANS, CHUNK, CLOSED, COUNTERS, KERNEL, MAIN_WAITS, RANGES, SCRATCH, SCRATCH_BYTES, SLEEPERS, STARTED, STATE, UNITS } from "../layout.ts";
 import type { ModuleBuilder } from "../module.ts";
 import type { Emitter } from "./common.ts";
-import { range, repeat } from "./common.ts";
+import { maxI32, minI32, range, repeat } from "./common.ts";
 
 /**
  * The pool's protocol, wholly in WebAssembly. STATE = job number << 9 | open << 8 | workers inside. The main thread writes a job,
@@ -19,7 +19,7 @@ const NEXT_JOB = 1 << 9;
  * there when a step's short ops on one thread are over. Measured on two cores: 20 microseconds decode a tenth slower, and beside a busy
  * process a tenth faster.
  */
-const SPINS = 1000;
+const SPINS = 4000;
 /** The main thread sleeps this long at a time, in nanoseconds, and gives up after so many: no chunk of a job takes seconds. */
 const MAIN_SLEEP = 1e8;
 const MAIN_SLEEPS = 100;
@@ -33,7 +33,7 @@ const TIMED_OUT = 2;
 function emitPause(module: ModuleBuilder): Func {
   return module.func("pause", ["i32"], "i32", (state) => {
     const x = local("f64", f64.promote_f32(f32.convert_i32_s(state)));
-    for (let i = 0; i < 8; i++) x.set(f64.sqrt(f64.add(x, 1e10)));
+    for (let i = 0; i < 2; i++) x.set(f64.sqrt(f64.add(x, 1e10)));
     return f64.gt(x, 1e300);
   });
 }
@@ -45,11 +45,13 @@ function emitSleep(module: ModuleBuilder): Func {
 
 /**
  * Takes chunks of units until none is left: first from the thread's own range, so that it reads weights as one stream, as memory likes it
- * best; then from the ranges of others, so that threads end together however fast each is, and nothing waits for one that sleeps.
+ * best; then from the ranges of others, so that threads end together however fast each is, and nothing waits for one that sleeps. Chunks are
+ * half of what a range has left, between the job's chunk and an eighth of it: long while much is left, short when all wait for the last one.
  */
 function emitTake({ module, threadIndex }: Emitter) {
   return module.func("take", [], undefined, () => {
     const [units, chunk, kernel, ranges] = [UNITS, CHUNK, KERNEL, RANGES].map((word) => local("i32", i32.load(0, word)));
+    const least = local("i32", maxI32(i32.shr_u(chunk, 3), i32.const(1)));
     const [first, last, end, counter] = [local("i32"), local("i32"), local("i32"), local("i32")];
     const own = local("i32", i32.rem_u(threadIndex, ranges));
     repeat(ranges, () => {
@@ -57,10 +59,12 @@ function emitTake({ module, threadIndex }: Emitter) {
       own.add(1);
       end.set(rangeStart(own, units, ranges));
       loop((again) => {
-        first.set(i32.atomic.rmw_add(counter, chunk));
+        first.set(i32.atomic.load(counter));
         if_(i32.lt_s(first, end), () => {
-          last.set(i32.add(first, chunk));
-          if_(i32.gt_s(last, end), () => last.set(end));
+          last.set(i32.add(first, maxI32(minI32(i32.shr_u(i32.sub(end, first), 1), chunk), least)));
+          last.set(minI32(last, end));
+          // Another thread took them first: look again.
+          br_if(again, i32.ne(i32.atomic.rmw_cmpxchg(counter, first, last), first));
           module.callKernel(kernel, first, last);
           br(again);
         });
