@@ -19,7 +19,7 @@ const NEXT_JOB = 1 << 9;
  * there when a step's short ops on one thread are over. Measured on two cores: 20 microseconds decode a tenth slower, and beside a busy
  * process a tenth faster.
  */
-const SPINS = 4000;
+const SPINS = 2500;
 /** The main thread sleeps this long at a time, in nanoseconds, and gives up after so many: no chunk of a job takes seconds. */
 const MAIN_SLEEP = 1e8;
 const MAIN_SLEEPS = 100;
@@ -27,7 +27,7 @@ const MAIN_SLEEPS = 100;
 const TIMED_OUT = 2;
 
 /**
- * 0, some 50 ns later, without keeping the core's ports busy: each root waits for the one before. (WebAssembly has no pause.) Whoever adds it
+ * 0, some 20 ns later, without keeping the core's ports busy: each root waits for the one before. (WebAssembly has no pause.) Whoever adds it
  * to the address of what is looked at next waits for it, whatever is inlined, folded or run ahead: compilers drop a pause that nothing depends on.
  */
 function emitPause(module: ModuleBuilder): Func {
