@@ -6,7 +6,7 @@ import { fetchAhead } from "./fetch-ahead.ts";
 import type { KernelOptions } from "./kernels/common.ts";
 import type { BlockOrder } from "./kernels/quantise.ts";
 import { ACT16_MAX, ACT8_MAX, floatTileBytes, type FloatFormat, HALF_SHIFT, LINEAR, TILE_ROWS, tileBytes, tilesOf, X_BLOCK } from "./layout.ts";
-import { blockOrder, GATED_ACTIVATIONS } from "./program.ts";
+import { blockOrder, GATED_ACTIVATIONS, widensInt4 } from "./program.ts";
 
 /** Bytes of weights, times rows of activations, below which a linear stays on one thread: some 4 microseconds. */
 const ALONE = 1 << 17;
@@ -18,7 +18,7 @@ const STRIPE_BYTES = 1 << 19;
 /** A stripe is a multiple of every number of tokens that tile functions take at once. */
 const STRIPE_STEP = 12;
 
-/** Tokens from which on weights of int4 (but see `quantised`) and of 16 bits are widened, tile by tile, before they are multiplied. */
+/** Tokens from which on weights of int4 (but see `widensInt4`) and of 16 bits are widened, tile by tile, before they are multiplied. */
 const WIDEN_FROM = 6;
 
 /** Most tokens with which a linear is bound by reading its weights. */
@@ -65,9 +65,7 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const offset = format === "int4" ? 8 : method.dot === "u8s8" ? 128 : 0;
     const factor = (half ? 1 / HALF_SHIFT : 1) / most;
     const bytesOf = (format: "int8" | "int4", half: boolean) => (k: number) => ((k + 31) >> 5) * tileBytes(format, half);
-    // In wide vectors, and with 8-bit activations, nibbles come apart in less time than tiles are widened in.
-    const widens = format === "int4" && !method.wide && method.activations === "int16";
-    const sizes = { tileBytes: bytesOf(format, half), ...(widens && { widenedBytes: bytesOf("int8", false) }) };
+    const sizes = { tileBytes: bytesOf(format, half), ...(format === "int4" && widensInt4(method) && { widenedBytes: bytesOf("int8", false) }) };
     return { ...kernels(`${format}_${half ? "half" : "f32"}`), ...sizes, blocks: { name: `${method.activations} ${order} ${offset}${half ? " half" : ""}`, order, offset, factor } };
   };
   const formats = { int8: [quantised("int8", true), quantised("int8", false)], int4: [quantised("int4", true), quantised("int4", false)] } as const;

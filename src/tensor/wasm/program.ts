@@ -32,6 +32,12 @@ export function blockOrder({ dot, activations }: KernelOptions, format: "int8" |
   return format === "int8" ? "natural" : "nibbles";
 }
 
+/**
+ * Whether tiles of int4 become tiles of int8 before many tokens are multiplied. In wide vectors, and with 8-bit activations, nibbles come apart in
+ * less time than that takes.
+ */
+export const widensInt4 = ({ wide, activations }: KernelOptions): boolean => !wide && activations === "int16";
+
 const compiled = new Map<string, Program & { readonly module: WebAssembly.Module }>();
 
 /** The compiled module, shared by all who ask for the same one: later pools start at once, with code that is optimised already. */
@@ -63,7 +69,7 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
     const int8 = quantisedTiles(emitter, `tile_int8_${scales}`, { format: "int8", half });
     emitLinears(emitter, `int8_${scales}`, int8, gates);
     const int4 = quantisedTiles(emitter, `tile_int4_${scales}`, { format: "int4", half });
-    emitLinears(emitter, `int4_${scales}`, { ...int4, widened: { by: emitWiden(emitter, `widen_${scales}`, half), family: int8 } }, gates);
+    emitLinears(emitter, `int4_${scales}`, { ...int4, ...(widensInt4(options) && { widened: { by: emitWiden(emitter, `widen_${scales}`, half), family: int8 } }) }, gates);
     for (const format of ["int8", "int4"] as const) emitRow(emitter, `row_${format}_${scales}`, { format, half });
   }
   const f32 = floatTiles(emitter, "f32");
