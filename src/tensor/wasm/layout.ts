@@ -61,8 +61,8 @@ export const ACT16_MAX = 32639;
 export const ACT8_MAX = 127;
 
 /**
- * Tiles of 8 rows x 32 columns, then their 8 scales. int8: for every 4 columns 16 bytes of rows 0..3 and 16 of rows 4..7 (but see `rowPlace`), column c of row
- * r at byte 4r + c. int4: the same for every 8 columns, column c < 4 in the low nibble of byte 4r + c, column 4 + c in the high.
+ * Tiles of 8 rows x 32 columns, then their 8 scales. int8: see `Int8Order`. int4: for every 8 columns 32 bytes, column c < 4 of row r in the low
+ * nibble of byte 4r + c, column 4 + c in the high.
  *
  * Scales are 16 bits where that is exact for the whole tensor ("half"), else f32. Half scales have f16's 10 bits of mantissa but an exponent
  * without subnormals: the bits of the f32 number scale * 2^-102, shifted right by 13. Every f16 number below 128 is representable
@@ -71,10 +71,19 @@ export const ACT8_MAX = 127;
 export const HALF_SHIFT = 2 ** -102;
 
 /**
- * The place, in words of 4 columns, of a row in a tile's values. int8 that is multiplied as pairs of int16 has the rows in the order 0, 1, 4, 5, 2, 3,
- * 6, 7: what 16 bytes are widened to belongs to both halves of the tile then, and one sum of 256 bits holds it.
+ * The order of a tile's values in int8, as products want them:
+ * `fours`: for every 4 columns 32 bytes, row after row: the relaxed dot makes one sum of 4 products;
+ * `pairs`: for every 2 columns 16 bytes, row after row: `i32x4.dot_i16x8_s` makes one sum of 2;
+ * `joined`: `fours` with the rows in the order 0, 1, 4, 5, 2, 3, 6, 7: what 16 bytes are widened to belongs to both halves of the tile, and one
+ * vector of 256 bits holds two sums of 2 for each of 4 rows.
  */
-export const rowPlace = (row: number, paired: boolean): number => (paired ? (row & 1) | ((row & 2) << 1) | ((row & 4) >> 1) : row);
+export type Int8Order = "fours" | "pairs" | "joined";
+
+/** Byte, in a tile's values, of the first columns of a row. */
+export function rowPlace(row: number, order: Int8Order): number {
+  if (order === "joined") return 4 * ((row & 1) | ((row & 2) << 1) | ((row & 4) >> 1));
+  return (order === "pairs" ? 2 : 4) * row;
+}
 
 /** Bytes of one tile. */
 export function tileBytes(format: "int8" | "int4", half: boolean): number {

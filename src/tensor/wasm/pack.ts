@@ -3,7 +3,7 @@ import { widenHalves } from "../float16.ts";
 import { f32, type HalfDType, isHalf, Tensor } from "../tensor.ts";
 import type { Device, Workspace } from "./device.ts";
 import { FLOAT_TYPES } from "./kernels/pack-floats.ts";
-import { decodeHalf, encodeF16, encodeHalf, F16_LIMIT, floatTileBytes, GROUP, rowPlace, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
+import { decodeHalf, encodeF16, encodeHalf, F16_LIMIT, floatTileBytes, GROUP, type Int8Order, rowPlace, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
 
 /** Bytes of a file that a thread packs at a time. */
 const PACK_CHUNK = 1 << 15;
@@ -18,16 +18,16 @@ function words(bytes: Int8Array | Uint8Array): Int32Array {
 
 /**
  * Writes weights into their final place as rows arrive. Vectors (norm weights, biases) stay as they are; f32 matrices lie 8 rows side by
- * side; int8 and int4 matrices in tiles, f16 and bf16 ones like f32, all see layout.ts. File blocks pass through `staging`. `flip` is xored into every int8 word (0x80808080 stores weights + 128);
- * `paired`: int8 is multiplied as pairs.
+ * side; int8 and int4 matrices in tiles, f16 and bf16 ones like f32, all see layout.ts. File blocks pass through `staging`. `flip` is xored into
+ * every int8 word (0x80808080 stores weights + 128), whose columns are in `order`.
  */
-export function wasmPacker(device: Device, staging: Workspace, flip: number, paired: boolean, spec: WeightSpec): WeightPacker {
+export function wasmPacker(device: Device, staging: Workspace, flip: number, order: Int8Order, spec: WeightSpec): WeightPacker {
   const { name, dtype, shape } = spec;
   if (dtype === "sparse") throw new RangeError(`${name}: these kernels have no 2:4 sparse weights`);
   if (shape.length < 2) return plainPacker(device, spec);
   if (isHalf(dtype)) return halfPacker(device, staging, dtype, spec);
   if (dtype !== "f32" && spec.group % GROUP !== 0 && spec.group < shape[1]) throw new RangeError(`${name}: groups of ${spec.group} columns: these kernels want multiples of ${GROUP}`);
-  return dtype === "f32" ? f32Packer(device, spec) : tilePacker(device, staging, dtype === "int8" ? flip : 0, dtype === "int8" && paired, spec);
+  return dtype === "f32" ? f32Packer(device, spec) : tilePacker(device, staging, ...(dtype === "int8" ? ([flip, order] as const) : ([0, "fours"] as const)), spec);
 }
 
 function checkedRows(spec: WeightSpec, done: number, rows: Tensor): number {
@@ -142,7 +142,7 @@ function halfPacker(device: Device, staging: Workspace, dtype: HalfDType, spec: 
   };
 }
 
-function tilePacker(device: Device, staging: Workspace, flip: number, paired: boolean, spec: WeightSpec): WeightPacker {
+function tilePacker(device: Device, staging: Workspace, flip: number, order: Int8Order, spec: WeightSpec): WeightPacker {
   const { name } = spec;
   const format = spec.dtype as "int8" | "int4";
   const [rowCount, cols] = spec.shape;
@@ -174,7 +174,7 @@ function tilePacker(device: Device, staging: Workspace, flip: number, paired: bo
       for (let row = 0; row < TILE_ROWS; row++) floats[to + values / 4 + row] = decodeHalf(halves[2 * from + values / 2 + row]);
     }
     device.heap.free(old.byteOffset);
-    halves = new Uint16Array(0);
+    halves = new Uint16Array(target.buffer, target.byteOffset, target.length * 2);
   };
 
   const writeScale = (row: number, group: number, scale: number): void => {
@@ -193,7 +193,17 @@ function tilePacker(device: Device, staging: Workspace, flip: number, paired: bo
   /** One row of whole groups: 8 words of 4 columns for int8, 4 words of canonical nibbles for int4. */
   const writeRow = (row: number, source: Int32Array, at: number): void => {
     const step = stride >> 2;
-    let to = (((row >> 3) * groups * stride) >> 2) + rowPlace(row & 7, paired);
+    const first = (row >> 3) * groups * stride + rowPlace(row & 7, order);
+    if (order === "pairs") {
+      for (let group = 0, to = first >> 1; group < groups; group++, at += 8, to += stride >> 1) {
+        for (let word = 0; word < 8; word++) {
+          halves[to + 16 * word] = source[at + word];
+          halves[to + 16 * word + 8] = source[at + word] >> 16;
+        }
+      }
+      return;
+    }
+    let to = first >> 2;
     if (format === "int8") {
       for (let group = 0; group < groups; group++, at += 8, to += step) {
         for (let word = 0; word < 8; word++) target[to + 8 * word] = source[at + word] ^ flip;

@@ -18,7 +18,8 @@ type Results = Record<string, Tensor>;
 function linears(kernels: WasmKernels, rng: Random): Results {
   const dtype = FORMATS[rng.int(0, 4)];
   const [m, n, k] = [rng.next() < 0.3 ? 1 : rng.int(1, 20), rng.int(1, 60), dtype === "int4" ? 32 * rng.int(1, 6) : rng.int(1, 200)];
-  const part = (): Linear => ({ weight: pack(kernels, rng, weights(rng, dtype, n, k, 32, rng.next() < 0.3)), ...(rng.next() < 0.5 && { bias: normals(kernels, rng, [n]) }) });
+  const odd = rng.next() < 0.3; // Scales of 32 bits, in both parts: only such go together.
+  const part = (): Linear => ({ weight: pack(kernels, rng, weights(rng, dtype, n, k, 32, odd)), ...(rng.next() < 0.5 && { bias: normals(kernels, rng, [n]) }) });
   const [first, second] = [part(), part()];
   const x = normals(kernels, rng, [m, k], 10 ** rng.int(-3, 3));
   const make = () => kernels.alloc("f32", [m, n]);

@@ -46,11 +46,11 @@ function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: 
     const xs = Array.from({ length: tokens }, (_, t) => (t === 0 ? x : local("i32", i32.add(x, i32.mul(groups, X_BLOCK * t)))));
     const sums = Array.from({ length: tokens }, () => [local("v128"), local("v128")] as const);
     // Both halves (4 rows each) at once where registers suffice; else one after the other within a group.
-    const passes = dot !== "pairs" || wide || tokens <= 2 ? [[0, 1]] : [[0], [1]];
+    const passes = dot === "pairs" && weight.format === "int4" && !wide && tokens > 2 ? [[0], [1]] : [[0, 1]];
     const masks: Masks = { nibble0: local("v128", constant("nibble0")), nibble1: local("v128", constant("nibble1")), nibbles: local("v128", constant("nibbles")), half: local("v128", constant("halfScale")) };
     repeat(groups, () => {
       passes.forEach((halves, pass) => {
-        const integers = dot === "pairs" ? pairDots(emitter, weight, xs, w, halves, masks) : byteDots(emitter, weight, xs, w, halves, masks);
+        const integers = dot === "pairs" ? (weight.format === "int8" ? pairDots(emitter, xs, w) : nibbleDots(emitter, xs, w, halves, masks)) : byteDots(emitter, weight, xs, w, halves, masks);
         // w now points at the scales, the activations' pointers at theirs.
         for (const half of halves) {
           const scales = local("v128", weightScales(weight, w, half, masks));
@@ -94,33 +94,32 @@ function weightScales({ half: sixteen }: WeightFormat, scales: Expr<"i32">, half
 type Integers = (token: number, half: number) => V128;
 
 /**
- * Loops over a group's columns, `unroll` (measured) steps of 32 bytes of weights at a time. Pointers move with every step, so that few distinct
+ * Loops over a group's columns, `unroll` (measured) steps of `wBytes` of weights at a time. Pointers move with every step, so that few distinct
  * offsets occur: V8 keeps base + offset in a register for each. Short loops also keep its scheduler from loading a whole group ahead.
  */
-function overSteps(steps: number, unroll: number, w: Local<"i32">, xs: readonly Local<"i32">[], xBytes: number, body: () => void): void {
+function overSteps(steps: number, unroll: number, w: Local<"i32">, xs: readonly Local<"i32">[], wBytes: number, xBytes: number, body: () => void): void {
   const step = () => {
     body();
-    w.add(32);
+    w.add(wBytes);
     for (const pointer of xs) pointer.add(xBytes);
   };
   if (unroll >= steps) for (let i = 0; i < steps; i++) step();
   else repeat(steps / unroll, () => { for (let i = 0; i < unroll; i++) step(); });
 }
 
-/** Baseline SIMD: `i32x4.dot_i16x8_s` on int16 activations. */
-function pairDots({ madd }: Emitter, { format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[], masks: Masks): Integers {
-  const parts = 2;
-  // Compilers that know no relaxed SIMD yet (Node 20) lose by long loop bodies, later ones gain a tenth.
-  const unroll = madd ? (xs.length <= 2 ? 8 : 4) : format === "int8" && xs.length === 1 ? 2 : 1;
-  const sums = xs.map(() => [0, 1].map((half) => (halves.includes(half) ? Array.from({ length: parts }, () => local("v128", i32x4.const(0))) : [])));
-  const add = (sum: Local<"v128">, value: V128): void => sum.set(i32x4.add(sum, value));
-  if (format === "int8") {
-    // 8 bytes are 4 columns of 2 rows, so lanes hold a row's two partial sums; see `rowPlace` for which rows.
-    overSteps(GROUP / 4, unroll, w, xs, 8, () => {
-      const rows = halves.map((half) => [0, 1].map((pair) => local("v128", v128.load8x8_s(w, 16 * pair + 8 * half))));
+const addTo = (sum: Local<"v128">, value: V128): void => sum.set(i32x4.add(sum, value));
+const zeroed = (count: number) => Array.from({ length: count }, () => local("v128", i32x4.const(0)));
+
+/** Baseline SIMD: `i32x4.dot_i16x8_s` of int8 and int16 activations. A lane is a row; or (wide) two lanes are. */
+function pairDots({ madd, wide }: Emitter, xs: readonly Local<"i32">[], w: Local<"i32">): Integers {
+  if (wide) {
+    // 8 bytes are 4 columns of 2 rows.
+    const sums = xs.map(() => [zeroed(2), zeroed(2)]);
+    overSteps(GROUP / 4, xs.length <= 2 ? 8 : 4, w, xs, 32, 8, () => {
+      const rows = [0, 1].map((half) => [0, 1].map((pair) => local("v128", v128.load8x8_s(w, 16 * pair + 8 * half))));
       xs.forEach((pointer, t) => {
         const x = local("v128", v128.load64_splat(pointer));
-        halves.forEach((half, h) => rows[h].forEach((row, pair) => add(sums[t][half][pair], i32x4.dot_i16x8_s(row, x))));
+        rows.forEach((pairs, half) => pairs.forEach((row, pair) => addTo(sums[t][half][pair], i32x4.dot_i16x8_s(row, x))));
       });
     });
     return (t, half) => {
@@ -128,14 +127,31 @@ function pairDots({ madd }: Emitter, { format }: WeightFormat, xs: readonly Loca
       return i32x4.add(pick(a, b, 0, 2, 4, 6), pick(a, b, 1, 3, 5, 7));
     };
   }
-  // A 16-bit lane holds the nibbles of four columns. Those in the middle stay where they are: their products are multiples of 16 and 256.
-  overSteps(GROUP / 8, unroll, w, xs, 16, () => {
+  // Compilers that know no relaxed SIMD yet (Node 20) lose by long loop bodies, later ones gain a tenth.
+  const pairs = madd || xs.length <= 2 ? 2 : 1;
+  const sums = xs.map(() => zeroed(2));
+  overSteps(GROUP / 2 / pairs, madd ? 8 : xs.length === 1 ? 2 : 1, w, xs, 16 * pairs, 4 * pairs, () => {
+    for (let pair = 0; pair < pairs; pair++) {
+      const rows = [0, 1].map((half) => local("v128", v128.load8x8_s(w, 16 * pair + 8 * half)));
+      xs.forEach((pointer, t) => {
+        const x = local("v128", v128.load32_splat(pointer, 4 * pair));
+        rows.forEach((row, half) => addTo(sums[t][half], i32x4.dot_i16x8_s(row, x)));
+      });
+    }
+  });
+  return (t, half) => sums[t][half];
+}
+
+/** The same of int4: a 16-bit lane holds the nibbles of four columns. Those in the middle stay where they are: their products are multiples of 16 and 256. */
+function nibbleDots({ madd }: Emitter, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[], masks: Masks): Integers {
+  const sums = xs.map(() => [0, 1].map((half) => (halves.includes(half) ? zeroed(2) : [])));
+  overSteps(GROUP / 8, madd ? (xs.length <= 2 ? 8 : 4) : 1, w, xs, 32, 16, () => {
     const weights = halves.map((half) => local("v128", v128.load(w, 16 * half)));
     for (let i = 0; i < 4; i++) {
       const values = weights.map((v) => local("v128", i === 3 ? i16x8.shr_u(v, 12) : v128.and(i === 2 ? i16x8.shr_u(v, 8) : v, i === 1 ? masks.nibble1 : masks.nibble0)));
       xs.forEach((pointer, t) => {
         const x = local("v128", v128.load32_splat(pointer, 4 * i));
-        halves.forEach((half, h) => add(sums[t][half][i === 1 ? 1 : 0], i32x4.dot_i16x8_s(values[h], x)));
+        halves.forEach((half, h) => addTo(sums[t][half][i === 1 ? 1 : 0], i32x4.dot_i16x8_s(values[h], x)));
       });
     }
   });
@@ -163,9 +179,9 @@ function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: r
   };
   const load = () => halves.map((half) => local("v128", v128.load(w, 16 * half)));
   const width = 4 * limbs.length;
-  if (format === "int8") overSteps(GROUP / 4, 8, w, xs, width, () => multiply(load(), 0));
+  if (format === "int8") overSteps(GROUP / 4, 8, w, xs, 32, width, () => multiply(load(), 0));
   else {
-    overSteps(GROUP / 8, 4, w, xs, 2 * width, () => {
+    overSteps(GROUP / 8, 4, w, xs, 32, 2 * width, () => {
       const both = load();
       multiply(both.map((v) => local("v128", v128.and(v, nibbles))), 0);
       multiply(both.map((v) => local("v128", v128.and(i16x8.shr_u(v, 4), nibbles))), width);

@@ -2,7 +2,7 @@ import type { Expr } from "../assembler.ts";
 import { f32, f32x4, f64, f64x2, i16x8, i32, i32x4, i8x16, if_, local, select, v128 } from "../assembler.ts";
 import type { Emitter } from "./common.ts";
 import { param, pick, range } from "./common.ts";
-import { groupsOfTiles } from "./pack.ts";
+import { columnOrder, groupsOfTiles, storeFour } from "./pack.ts";
 
 /** What a file's floats are, by GGML's names. */
 export const FLOAT_TYPES = ["F32", "F16", "BF16"] as const;
@@ -29,15 +29,16 @@ function constants() {
  * `quantiseRows` of quant/groups.ts: in f64, halves rounded up. Groups with a value that is not finite, or a scale below f32's normal numbers,
  * are not for them. Units are tiles down; for parameters see pack.ts.
  */
-export function emitPackFloats({ module, scratch, dot }: Emitter): void {
+export function emitPackFloats({ module, scratch, ...options }: Emitter): void {
   for (const format of ["int8", "int4"] as const) {
+    const order = columnOrder(options, format);
     const { values, most } = format === "int8" ? { values: 256, most: 127 } : { values: 128, most: 7 };
     module.kernel(`round_${format}`, (first, last) => {
       const [flip, type] = [local("i32", param(5)), local("i32", param(7))];
       const floats = local("i32");
       const fixed = constants();
       const limit = local("i32", select(i32.const(INFINITE_F16), i32.const(INFINITE), i32.eq(type, F16)));
-      groupsOfTiles(first, last, i32.shl(64, i32.eqz(type)), format === "int8" && dot === "pairs", (from, to, at, target) => {
+      groupsOfTiles(first, last, i32.shl(64, i32.eqz(type)), order, (from, to, at, target) => {
         floats.set(from);
         if_(type, () => {
           widen(from, type, fixed);
@@ -54,7 +55,7 @@ export function emitPackFloats({ module, scratch, dot }: Emitter): void {
         const place = local("i32", target);
         f32.store(i32.add(to, i32.shl(at, 2)), scale, values);
         const inverse = local("v128", f64x2.splat(select(f64.div(1, f64.promote_f32(scale)), f64.const(0), f32.gt(scale, 0))));
-        if (format === "int8") range(0, 256, 32, (offset) => i32.store(i32.add(place, offset), i32.xor(word(rounded(i32.add(floats, i32.shr_u(offset, 1)), inverse, fixed)), flip)));
+        if (format === "int8") range(0, 256, 32, (offset) => storeFour(order, i32.add(place, offset), i32.xor(word(rounded(i32.add(floats, i32.shr_u(offset, 1)), inverse, fixed)), flip)));
         else {
           range(0, 128, 32, (offset) => {
             const nibbles = (next: number) => word(i8x16.add(rounded(i32.add(floats, offset), inverse, fixed, next), fixed.eights));

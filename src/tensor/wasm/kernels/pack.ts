@@ -1,8 +1,8 @@
 import type { Expr, Local, Operand } from "../assembler.ts";
 import { f32, f32x4, i32, i32x4, if_, local, v128 } from "../assembler.ts";
 import type { HalfDType } from "../../tensor.ts";
-import { floatTileBytes, GROUP, HALF_SHIFT, TILE_ROWS } from "../layout.ts";
-import type { Emitter } from "./common.ts";
+import { floatTileBytes, GROUP, HALF_SHIFT, type Int8Order, TILE_ROWS } from "../layout.ts";
+import type { Emitter, KernelOptions } from "./common.ts";
 import { param, range, repeat } from "./common.ts";
 import { constant } from "./constants.ts";
 
@@ -54,9 +54,21 @@ export function emitPackHalves({ module }: Emitter, format: HalfDType): void {
   });
 }
 
-/** Bytes from a tile's values to those of row `row`: four times its `rowPlace`. */
-export function placeOf(row: Expr<"i32">, paired: boolean): Expr<"i32"> {
-  return paired ? i32.or(i32.shl(i32.and(row, 1), 2), i32.or(i32.shl(i32.and(row, 2), 3), i32.shl(i32.and(row, 4), 1))) : i32.shl(row, 2);
+/** How a tile of a format has its columns. */
+export const columnOrder = ({ dot, wide }: KernelOptions, format: "int8" | "int4"): Int8Order => (format === "int4" || dot !== "pairs" ? "fours" : wide ? "joined" : "pairs");
+
+/** `rowPlace` of a row that is known when the kernel runs. */
+export function placeOf(row: Expr<"i32">, order: Int8Order): Expr<"i32"> {
+  if (order === "joined") return i32.or(i32.shl(i32.and(row, 1), 2), i32.or(i32.shl(i32.and(row, 2), 3), i32.shl(i32.and(row, 4), 1)));
+  return i32.shl(row, order === "pairs" ? 1 : 2);
+}
+
+/** Stores the columns 4 * index.. of a row whose first ones are at `place`. */
+export function storeFour(order: Int8Order, place: Expr<"i32">, columns: Expr<"i32">, index = 0): void {
+  if (order !== "pairs") return i32.store(place, columns, 32 * index);
+  const four = local("i32", columns);
+  i32.store16(place, four, 32 * index);
+  i32.store16(place, i32.shr_u(four, 16), 32 * index + 16);
 }
 
 /** GGML's blocks (ggml-common.h): an f16 scale, then 32 values. */
@@ -65,8 +77,8 @@ const FORMATS = { int8: { values: 256, blockBytes: 34 }, int4: { values: 128, bl
 /** A group of 32 values of a row: where it lies in the file, its tile, its row there, and where in the tile its first values go. */
 type Visit = (from: Local<"i32">, to: Local<"i32">, at: Local<"i32">, place: Expr<"i32">) => void;
 
-/** Visits the groups of the rows of tiles [first, last), of `groupBytes` bytes each in the file. `paired`: see `rowPlace`. */
-export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes: Operand<"i32">, paired: boolean, body: Visit): void {
+/** Visits the groups of the rows of tiles [first, last), of `groupBytes` bytes each in the file. */
+export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes: Operand<"i32">, order: Int8Order, body: Visit): void {
   const [groups, stride] = [local("i32", param(3)), local("i32", param(4))];
   const [from, to, offset] = [local("i32"), local("i32"), local("i32")];
   range(first, last, 1, (tile) => {
@@ -77,7 +89,7 @@ export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes:
     range(row, end, 1, (row) => {
       from.set(i32.add(param(0), i32.mul(i32.mul(row, groups), groupBytes)));
       to.set(i32.add(param(1), i32.mul(i32.mul(tile, groups), stride)));
-      offset.set(placeOf(at, paired));
+      offset.set(placeOf(at, order));
       range(0, groups, 1, () => {
         body(from, to, at, i32.add(to, offset));
         from.add(groupBytes);
@@ -89,16 +101,17 @@ export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes:
 }
 
 /** Kernels "pack_int8" and "pack_int4": rows of Q8_0 or Q4_0 blocks into tiles with half scales (layout.ts), but for scales that 16 bits cannot hold; units are tiles down. */
-export function emitPack({ module, dot }: Emitter): void {
+export function emitPack({ module, ...options }: Emitter): void {
   for (const format of ["int8", "int4"] as const) {
+    const order = columnOrder(options, format);
     const { values, blockBytes } = FORMATS[format];
     module.kernel(`pack_${format}`, (first, last) => {
       const [flip, scale] = [local("i32", param(5)), local("i32")];
-      groupsOfTiles(first, last, blockBytes, format === "int8" && dot === "pairs", (from, to, at, target) => {
+      groupsOfTiles(first, last, blockBytes, order, (from, to, at, target) => {
         halfScale(scale, i32.load16_u(from));
         i32.store16(i32.add(to, i32.shl(at, 1)), scale, values);
         const place = local("i32", target);
-        if (format === "int8") for (let word = 0; word < GROUP / 4; word++) i32.store(place, i32.xor(i32.load(from, 2 + 4 * word), flip), 32 * word);
+        if (format === "int8") for (let word = 0; word < GROUP / 4; word++) storeFour(order, place, i32.xor(i32.load(from, 2 + 4 * word), flip), word);
         else splitNibbles(from, place);
       });
     });

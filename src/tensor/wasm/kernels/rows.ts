@@ -3,18 +3,19 @@ import { floatTileBytes, type FloatFormat, GROUP, TILE_ROWS, tileBytes } from ".
 import type { Emitter } from "./common.ts";
 import { param, range } from "./common.ts";
 import type { WeightFormat } from "./linear-quantised.ts";
-import { placeOf } from "./pack.ts";
+import { columnOrder, placeOf } from "./pack.ts";
 import { halfValue, loadFloat } from "./widen.ts";
 
 /** Parameters of the row kernels: one row out of a packed table. `tile` is the address of the row's first tile, `row` its place in it. */
 export const ROW_PARAMS = ["out", "tile", "row", "cols", "offset"] as const;
 
 /** Kernel `name`: one row of packed int8 or int4 weights, dequantised to f32; `offset` is what the stored values are too large by. */
-export function emitRow({ module, scratch, dot }: Emitter, name: string, { format, half }: WeightFormat): void {
+export function emitRow({ module, scratch, ...options }: Emitter, name: string, { format, half }: WeightFormat): void {
+  const order = columnOrder(options, format);
   module.kernel(name, () => {
     const [out, w, row, cols] = [local("i32", param(0)), local("i32", param(1)), local("i32", param(2)), local("i32", param(3))];
     const offset = local("v128", i32x4.splat(param(4)));
-    const place = local("i32", placeOf(row, format === "int8" && dot === "pairs"));
+    const place = local("i32", placeOf(row, order));
     const scalesAt = format === "int8" ? 256 : 128;
     const scale = local("f32");
     const byte = local("v128");
@@ -34,7 +35,8 @@ export function emitRow({ module, scratch, dot }: Emitter, name: string, { forma
       const target = local("i32", scratch);
       if_(i32.ge_s(left, GROUP), () => target.set(i32.add(out, i32.shl(column, 2))));
       for (let step = 0; step < (format === "int8" ? 8 : 4); step++) {
-        byte.set(v128.load32_zero(at, 32 * step));
+        if (order === "pairs") byte.set(i32x4.splat(i32.or(i32.load16_u(at, 32 * step), i32.shl(i32.load16_u(at, 32 * step + 16), 16))));
+        else byte.set(v128.load32_zero(at, 32 * step));
         if (format === "int8") v128.store(target, signed(byte), 16 * step);
         else {
           v128.store(target, signed(v128.and(byte, i16x8.const(0x0f0f))), 32 * step);
