@@ -73,17 +73,9 @@ export const HALF_SHIFT = 2 ** -102;
 /**
  * The order of a tile's values in int8, as products want them:
  * `fours`: for every 4 columns 32 bytes, row after row: the relaxed dot makes one sum of 4 products;
- * `pairs`: for every 2 columns 16 bytes, row after row: `i32x4.dot_i16x8_s` makes one sum of 2;
- * `joined`: `fours` with the rows in the order 0, 1, 4, 5, 2, 3, 6, 7: what 16 bytes are widened to belongs to both halves of the tile, and one
- * vector of 256 bits holds two sums of 2 for each of 4 rows.
+ * `pairs`: for every 2 columns 16 bytes, row after row: `i32x4.dot_i16x8_s` makes one sum of 2.
  */
-export type Int8Order = "fours" | "pairs" | "joined";
-
-/** Byte, in a tile's values, of the first columns of a row. */
-export function rowPlace(row: number, order: Int8Order): number {
-  if (order === "joined") return 4 * ((row & 1) | ((row & 2) << 1) | ((row & 4) >> 1));
-  return (order === "pairs" ? 2 : 4) * row;
-}
+export type Int8Order = "fours" | "pairs";
 
 /** Bytes of one tile. */
 export function tileBytes(format: "int8" | "int4", half: boolean): number {

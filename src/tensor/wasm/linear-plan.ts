@@ -16,7 +16,7 @@ const GEMV_CHUNK = 1 << 20;
 const GEMM_CHUNK = 1 << 18;
 const STRIPE_BYTES = 1 << 19;
 /** A stripe is a multiple of every number of tokens that tile functions take at once. */
-const STRIPE_STEP = 12;
+const STRIPE_STEP = 24;
 
 /** Tokens from which on weights of int4 (but see `widensInt4`) and of 16 bits are widened, tile by tile, before they are multiplied. */
 const WIDEN_FROM = 6;

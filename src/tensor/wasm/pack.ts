@@ -3,7 +3,7 @@ import { widenHalves } from "../float16.ts";
 import { f32, type HalfDType, isHalf, Tensor } from "../tensor.ts";
 import type { Device, Workspace } from "./device.ts";
 import { FLOAT_TYPES } from "./kernels/pack-floats.ts";
-import { decodeHalf, encodeF16, encodeHalf, F16_LIMIT, floatTileBytes, GROUP, type Int8Order, rowPlace, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
+import { decodeHalf, encodeF16, encodeHalf, F16_LIMIT, floatTileBytes, GROUP, type Int8Order, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
 
 /** Bytes of a file that a thread packs at a time. */
 const PACK_CHUNK = 1 << 15;
@@ -193,9 +193,9 @@ function tilePacker(device: Device, staging: Workspace, flip: number, order: Int
   /** One row of whole groups: 8 words of 4 columns for int8, 4 words of canonical nibbles for int4. */
   const writeRow = (row: number, source: Int32Array, at: number): void => {
     const step = stride >> 2;
-    const first = (row >> 3) * groups * stride + rowPlace(row & 7, order);
+    const tile = (row >> 3) * groups * stride;
     if (order === "pairs") {
-      for (let group = 0, to = first >> 1; group < groups; group++, at += 8, to += stride >> 1) {
+      for (let group = 0, to = (tile >> 1) + (row & 7); group < groups; group++, at += 8, to += stride >> 1) {
         for (let word = 0; word < 8; word++) {
           halves[to + 16 * word] = source[at + word];
           halves[to + 16 * word + 8] = source[at + word] >> 16;
@@ -203,7 +203,7 @@ function tilePacker(device: Device, staging: Workspace, flip: number, order: Int
       }
       return;
     }
-    let to = first >> 2;
+    let to = (tile >> 2) + (row & 7);
     if (format === "int8") {
       for (let group = 0; group < groups; group++, at += 8, to += step) {
         for (let word = 0; word < 8; word++) target[to + 8 * word] = source[at + word] ^ flip;

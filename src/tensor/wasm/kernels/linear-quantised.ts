@@ -2,7 +2,7 @@ import type { Expr, Func, Local } from "../assembler.ts";
 import { f32x4, i16x8, i32, i32x4, if_, local, v128 } from "../assembler.ts";
 import { GROUP, TILE_ROWS, tileBytes, X_BLOCK, X_SCALE, X_SUM, X_SUM_HIGH } from "../layout.ts";
 import type { Emitter } from "./common.ts";
-import { madd, pick, repeat } from "./common.ts";
+import { madd, repeat } from "./common.ts";
 import { constant } from "./constants.ts";
 import type { TileFamily } from "./linear.ts";
 import { storeRows } from "./linear-store.ts";
@@ -21,6 +21,7 @@ export interface WeightFormat {
  */
 function tokensAtOnce(path: "pairs" | "limbs" | "bytes", { format }: WeightFormat, { madd, wide }: Emitter): readonly number[] {
   if (path === "limbs" && !wide) return [3, 2, 1];
+  if (path === "pairs" && format === "int8" && wide) return [8, 4, 2, 1];
   if (path === "pairs" && format === "int4" && !madd) return [2, 1];
   return [4, 2, 1];
 }
@@ -41,28 +42,23 @@ export function quantisedTiles(emitter: Emitter, name: string, weight: WeightFor
 
 /** One tile of 8 rows times `tokens` tokens over all groups. */
 function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: number): Func {
-  const { module, dot, wide } = emitter;
+  const { module, dot } = emitter;
   return module.func(name, ["i32", "i32", "i32", "i32", "i32", "i32", "i32"], undefined, (out, x, w, bias, groups, stride, rows) => {
     const xs = Array.from({ length: tokens }, (_, t) => (t === 0 ? x : local("i32", i32.add(x, i32.mul(groups, X_BLOCK * t)))));
     const sums = Array.from({ length: tokens }, () => [local("v128"), local("v128")] as const);
-    // Both halves (4 rows each) at once where registers suffice; else one after the other within a group.
-    const passes = dot === "pairs" && weight.format === "int4" && !wide && tokens > 2 ? [[0], [1]] : [[0, 1]];
     const masks: Masks = { nibble0: local("v128", constant("nibble0")), nibble1: local("v128", constant("nibble1")), nibbles: local("v128", constant("nibbles")), half: local("v128", constant("halfScale")) };
     repeat(groups, () => {
-      passes.forEach((halves, pass) => {
-        const integers = dot === "pairs" ? (weight.format === "int8" ? pairDots(emitter, xs, w) : nibbleDots(emitter, xs, w, halves, masks)) : byteDots(emitter, weight, xs, w, halves, masks);
-        // w now points at the scales, the activations' pointers at theirs.
-        for (const half of halves) {
-          const scales = local("v128", weightScales(weight, w, half, masks));
-          for (let t = 0; t < tokens; t++) {
-            const scale = f32x4.mul(scales, v128.load32_splat(xs[t]));
-            sums[t][half].set(madd(emitter, f32x4.convert_i32x4_s(integers(t, half)), scale, sums[t][half]));
-          }
+      const integers = dot === "pairs" ? (weight.format === "int8" ? pairDots : nibbleDots)(emitter, xs, w, masks) : byteDots(emitter, weight, xs, w, masks);
+      // w now points at the scales, the activations' pointers at theirs.
+      for (const half of HALVES) {
+        const scales = local("v128", weightScales(weight, w, half, masks));
+        for (let t = 0; t < tokens; t++) {
+          const scale = f32x4.mul(scales, v128.load32_splat(xs[t]));
+          sums[t][half].set(madd(emitter, f32x4.convert_i32x4_s(integers(t, half)), scale, sums[t][half]));
         }
-        const again = pass + 1 < passes.length;
-        w.add(again ? -valueBytes(weight) : TILE_ROWS * (weight.half ? 2 : 4));
-        for (const pointer of xs) pointer.add(again ? -X_SCALE : X_BLOCK - X_SCALE);
-      });
+      }
+      w.add(TILE_ROWS * (weight.half ? 2 : 4));
+      for (const pointer of xs) pointer.add(X_BLOCK - X_SCALE);
     });
     if_(bias, () => {
       for (const pair of sums) pair.forEach((sum, half) => sum.set(f32x4.add(sum, v128.load(bias, 16 * half))));
@@ -74,7 +70,8 @@ function emitTile(emitter: Emitter, name: string, weight: WeightFormat, tokens: 
   });
 }
 
-const valueBytes = ({ format }: WeightFormat): number => (format === "int8" ? 256 : 128);
+/** Of a tile's rows, 4 each: the lanes of a vector. */
+const HALVES = [0, 1] as const;
 
 /** Constants that the loops over groups keep in registers. */
 interface Masks {
@@ -110,29 +107,14 @@ function overSteps(steps: number, unroll: number, w: Local<"i32">, xs: readonly 
 const addTo = (sum: Local<"v128">, value: V128): void => sum.set(i32x4.add(sum, value));
 const zeroed = (count: number) => Array.from({ length: count }, () => local("v128", i32x4.const(0)));
 
-/** Baseline SIMD: `i32x4.dot_i16x8_s` of int8 and int16 activations. A lane is a row; or (wide) two lanes are. */
-function pairDots({ madd, wide }: Emitter, xs: readonly Local<"i32">[], w: Local<"i32">): Integers {
-  if (wide) {
-    // 8 bytes are 4 columns of 2 rows.
-    const sums = xs.map(() => [zeroed(2), zeroed(2)]);
-    overSteps(GROUP / 4, xs.length <= 2 ? 8 : 4, w, xs, 32, 8, () => {
-      const rows = [0, 1].map((half) => [0, 1].map((pair) => local("v128", v128.load8x8_s(w, 16 * pair + 8 * half))));
-      xs.forEach((pointer, t) => {
-        const x = local("v128", v128.load64_splat(pointer));
-        rows.forEach((pairs, half) => pairs.forEach((row, pair) => addTo(sums[t][half][pair], i32x4.dot_i16x8_s(row, x))));
-      });
-    });
-    return (t, half) => {
-      const [a, b] = sums[t][half];
-      return i32x4.add(pick(a, b, 0, 2, 4, 6), pick(a, b, 1, 3, 5, 7));
-    };
-  }
+/** Baseline SIMD: `i32x4.dot_i16x8_s` of int8 and int16 activations. */
+function pairDots({ madd }: Emitter, xs: readonly Local<"i32">[], w: Local<"i32">): Integers {
   // Compilers that know no relaxed SIMD yet (Node 20) lose by long loop bodies, later ones gain a tenth.
   const pairs = madd || xs.length <= 2 ? 2 : 1;
   const sums = xs.map(() => zeroed(2));
   overSteps(GROUP / 2 / pairs, madd ? 8 : xs.length === 1 ? 2 : 1, w, xs, 16 * pairs, 4 * pairs, () => {
     for (let pair = 0; pair < pairs; pair++) {
-      const rows = [0, 1].map((half) => local("v128", v128.load8x8_s(w, 16 * pair + 8 * half)));
+      const rows = HALVES.map((half) => local("v128", v128.load8x8_s(w, 16 * pair + 8 * half)));
       xs.forEach((pointer, t) => {
         const x = local("v128", v128.load32_splat(pointer, 4 * pair));
         rows.forEach((row, half) => addTo(sums[t][half], i32x4.dot_i16x8_s(row, x)));
@@ -142,31 +124,41 @@ function pairDots({ madd, wide }: Emitter, xs: readonly Local<"i32">[], w: Local
   return (t, half) => sums[t][half];
 }
 
-/** The same of int4: a 16-bit lane holds the nibbles of four columns. Those in the middle stay where they are: their products are multiples of 16 and 256. */
-function nibbleDots({ madd }: Emitter, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[], masks: Masks): Integers {
-  const sums = xs.map(() => [0, 1].map((half) => (halves.includes(half) ? zeroed(2) : [])));
+/**
+ * The same of int4: a 16-bit lane holds the nibbles of four columns, each shifted down and masked. With one token the second ones stay where they are,
+ * which saves a shift: their products, multiples of 16, add up apart.
+ */
+function nibbleDots({ madd }: Emitter, xs: readonly Local<"i32">[], w: Local<"i32">, { nibble0, nibble1 }: Masks): Integers {
+  const apart = xs.length === 1;
+  const sums = xs.map(() => zeroed(2));
+  const sixteens = apart ? zeroed(2) : [];
+  const nibble = (v: V128, i: number): V128 => {
+    if (i === 1 && apart) return v128.and(v, nibble1);
+    const down = i === 0 ? v : i16x8.shr_u(v, 4 * i);
+    return i === 3 ? down : v128.and(down, nibble0);
+  };
   overSteps(GROUP / 8, madd ? (xs.length <= 2 ? 8 : 4) : 1, w, xs, 32, 16, () => {
-    const weights = halves.map((half) => local("v128", v128.load(w, 16 * half)));
+    const weights = HALVES.map((half) => local("v128", v128.load(w, 16 * half)));
     for (let i = 0; i < 4; i++) {
-      const values = weights.map((v) => local("v128", i === 3 ? i16x8.shr_u(v, 12) : v128.and(i === 2 ? i16x8.shr_u(v, 8) : v, i === 1 ? masks.nibble1 : masks.nibble0)));
+      const values = weights.map((v) => local("v128", nibble(v, i)));
       xs.forEach((pointer, t) => {
         const x = local("v128", v128.load32_splat(pointer, 4 * i));
-        halves.forEach((half, h) => addTo(sums[t][half][i === 1 ? 1 : 0], i32x4.dot_i16x8_s(values[h], x)));
+        values.forEach((value, half) => addTo(i === 1 && apart ? sixteens[half] : sums[t][half], i32x4.dot_i16x8_s(value, x)));
       });
     }
   });
   return (t, half) => {
-    const [a, b] = sums[t][half];
-    return i32x4.add(i32x4.add(a, v128.load32_splat(xs[t], X_SUM - X_SCALE)), i32x4.shr_s(b, 4));
+    const sum = i32x4.add(sums[t][half], v128.load32_splat(xs[t], X_SUM - X_SCALE));
+    return apart ? i32x4.add(sum, i32x4.shr_s(sixteens[half], 4)) : sum;
   };
 }
 
 /** Relaxed SIMD: `i32x4.relaxed_dot_i8x16_i7x16_add_s` on the bytes of activations, sums starting at the offset's correction. */
-function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, halves: readonly number[], { nibbles }: Masks): Integers {
+function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: readonly Local<"i32">[], w: Local<"i32">, { nibbles }: Masks): Integers {
   const limbs = activations === "int8" ? [0] : [0, 1];
   const corrected = format === "int4" || dot === "u8s8";
   const sums = xs.map((pointer) =>
-    halves.map(() => limbs.map((limb) => local("v128", corrected ? v128.load32_splat(pointer, limb ? X_SUM_HIGH : X_SUM) : i32x4.const(0)))),
+    HALVES.map(() => limbs.map((limb) => local("v128", corrected ? v128.load32_splat(pointer, limb ? X_SUM_HIGH : X_SUM) : i32x4.const(0)))),
   );
   /** One vector of 4 columns for each half. */
   const multiply = (weights: readonly Local<"v128">[], at: number): void => {
@@ -177,7 +169,7 @@ function byteDots({ activations, dot }: Emitter, { format }: WeightFormat, xs: r
       }
     });
   };
-  const load = () => halves.map((half) => local("v128", v128.load(w, 16 * half)));
+  const load = () => HALVES.map((half) => local("v128", v128.load(w, 16 * half)));
   const width = 4 * limbs.length;
   if (format === "int8") overSteps(GROUP / 4, 8, w, xs, 32, width, () => multiply(load(), 0));
   else {

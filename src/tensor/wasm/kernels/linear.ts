@@ -20,9 +20,9 @@ export interface TileFamily {
   readonly widened?: { readonly by: Func; readonly family: TileFamily };
 }
 
-/** Where results that are not final yet lie in a thread's scratch: 8 rows of up to 4 tokens, of a gate and of what it gates. */
+/** Where results that are not final yet lie in a thread's scratch: 8 rows of up to 8 tokens, of a gate and of what it gates. */
 const MADE = 256;
-const MADE_UP = MADE + 128;
+const MADE_UP = MADE + 256;
 
 /**
  * Kernels of one weight format; units are tiles of 8 rows. A job has up to three parts, weights over the same activations:

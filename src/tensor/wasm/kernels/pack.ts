@@ -55,13 +55,10 @@ export function emitPackHalves({ module }: Emitter, format: HalfDType): void {
 }
 
 /** How a tile of a format has its columns. */
-export const columnOrder = ({ dot, wide }: KernelOptions, format: "int8" | "int4"): Int8Order => (format === "int4" || dot !== "pairs" ? "fours" : wide ? "joined" : "pairs");
+export const columnOrder = ({ dot }: KernelOptions, format: "int8" | "int4"): Int8Order => (format === "int8" && dot === "pairs" ? "pairs" : "fours");
 
-/** `rowPlace` of a row that is known when the kernel runs. */
-export function placeOf(row: Expr<"i32">, order: Int8Order): Expr<"i32"> {
-  if (order === "joined") return i32.or(i32.shl(i32.and(row, 1), 2), i32.or(i32.shl(i32.and(row, 2), 3), i32.shl(i32.and(row, 4), 1)));
-  return i32.shl(row, order === "pairs" ? 1 : 2);
-}
+/** Bytes from a tile's values to the first columns of a row. */
+export const placeOf = (row: Expr<"i32">, order: Int8Order): Expr<"i32"> => i32.shl(row, order === "pairs" ? 1 : 2);
 
 /** Stores the columns 4 * index.. of a row whose first ones are at `place`. */
 export function storeFour(order: Int8Order, place: Expr<"i32">, columns: Expr<"i32">, index = 0): void {
