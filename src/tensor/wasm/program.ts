@@ -33,10 +33,14 @@ export function blockOrder({ dot, activations }: KernelOptions, format: "int8" |
 }
 
 /**
- * Whether tiles of int4 become tiles of int8 before many tokens are multiplied. In wide vectors, and with 8-bit activations, nibbles come apart in
- * less time than that takes.
+ * From how many tokens on tiles of int4 become tiles of int8 before they are multiplied (measured). In wide vectors, and with 8-bit activations,
+ * nibbles come apart in less time than that takes, whatever their number.
  */
-export const widensInt4 = ({ wide, activations }: KernelOptions): boolean => !wide && activations === "int16";
+export function widensInt4From({ dot, activations, madd, wide }: KernelOptions): number {
+  if (wide || activations === "int8") return Infinity;
+  if (dot !== "pairs") return 6;
+  return madd ? 48 : 8;
+}
 
 const compiled = new Map<string, Program & { readonly module: WebAssembly.Module }>();
 
@@ -69,7 +73,7 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
     const int8 = quantisedTiles(emitter, `tile_int8_${scales}`, { format: "int8", half });
     emitLinears(emitter, `int8_${scales}`, int8, gates);
     const int4 = quantisedTiles(emitter, `tile_int4_${scales}`, { format: "int4", half });
-    emitLinears(emitter, `int4_${scales}`, { ...int4, ...(widensInt4(options) && { widened: { by: emitWiden(emitter, `widen_${scales}`, half), family: int8 } }) }, gates);
+    emitLinears(emitter, `int4_${scales}`, { ...int4, ...(widensInt4From(options) < Infinity && { widened: { by: emitWiden(emitter, `widen_${scales}`, half), family: int8 } }) }, gates);
     for (const format of ["int8", "int4"] as const) emitRow(emitter, `row_${format}_${scales}`, { format, half });
   }
   const f32 = floatTiles(emitter, "f32");
