@@ -1,12 +1,15 @@
 const PAGE = 65536;
 const ALIGN = 64;
+/** Blocks of this size and more begin with a page of the processor's: it fetches ahead within one. */
+const LARGE = 65536;
+const LARGE_ALIGN = 4096;
 /** The most that 32-bit addresses reach. */
 const LIMIT = 2 ** 32;
 
 export interface Heap {
   readonly memory: WebAssembly.Memory;
   readonly shared: boolean;
-  /** Address of `bytes` zeroed bytes, a multiple of 64. @throws RangeError when the memory ends before. */
+  /** Address of `bytes` zeroed bytes, a multiple of 64, from 64 KiB on of 4096. @throws RangeError when the memory ends before. */
   alloc(bytes: number, what: string): number;
   /** Gives an address from `alloc` back; other addresses are ignored. */
   free(address: number): void;
@@ -23,6 +26,7 @@ export interface HeapOptions {
   readonly maxBytes?: number;
 }
 
+const roundUp = (value: number, step: number): number => Math.ceil(value / step) * step;
 const human = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 
 /** Pages of an unshared memory, which cannot grow under live views: it is sized once. */
@@ -50,7 +54,7 @@ export function createHeap(memory: WebAssembly.Memory, shared: boolean, maximumP
   const starts: number[] = [];
   const sizes: number[] = [];
   const live = new Map<number, number>();
-  let top = Math.ceil(reserved / ALIGN) * ALIGN;
+  let top = roundUp(reserved, ALIGN);
   let used = 0;
 
   const grow = (end: number, bytes: number, what: string): void => {
@@ -69,55 +73,60 @@ export function createHeap(memory: WebAssembly.Memory, shared: boolean, maximumP
     }
   };
 
+  /** Makes [start, end) a free range, or a part of its neighbours. */
+  const release = (start: number, end: number): void => {
+    if (start === end) return;
+    let at = 0;
+    for (let high = starts.length; at < high; ) {
+      const middle = (at + high) >> 1;
+      if (starts[middle] < start) at = middle + 1;
+      else high = middle;
+    }
+    let size = end - start;
+    if (at < starts.length && end === starts[at]) {
+      size += sizes[at];
+      starts.splice(at, 1);
+      sizes.splice(at, 1);
+    }
+    if (at > 0 && starts[at - 1] + sizes[at - 1] === start) sizes[at - 1] += size;
+    else {
+      starts.splice(at, 0, start);
+      sizes.splice(at, 0, size);
+    }
+  };
+
   return {
     memory,
     shared,
     buffer: () => memory.buffer,
     used: () => used,
     alloc(bytes, what) {
-      const size = Math.max(ALIGN, Math.ceil(bytes / ALIGN) * ALIGN);
-      const fit = sizes.findIndex((free) => free >= size);
-      let address: number;
-      if (fit >= 0) {
-        address = starts[fit];
-        if (sizes[fit] === size) {
-          starts.splice(fit, 1);
-          sizes.splice(fit, 1);
-        } else {
-          starts[fit] += size;
-          sizes[fit] -= size;
-        }
-        new Uint8Array(memory.buffer, address, size).fill(0);
+      const size = Math.max(ALIGN, roundUp(bytes, ALIGN));
+      const align = size < LARGE ? ALIGN : LARGE_ALIGN;
+      const fit = starts.findIndex((start, i) => roundUp(start, align) + size <= start + sizes[i]);
+      const start = fit < 0 ? top : starts[fit];
+      const address = roundUp(start, align);
+      if (fit < 0) {
+        grow(address + size, bytes, what);
+        top = address + size;
       } else {
-        grow(top + size, bytes, what);
-        address = top;
-        top += size;
+        const end = start + sizes[fit];
+        starts.splice(fit, 1);
+        sizes.splice(fit, 1);
+        release(address + size, end);
+        new Uint8Array(memory.buffer, address, size).fill(0);
       }
+      release(start, address);
       live.set(address, size);
       used += size;
       return address;
     },
     free(address) {
-      let size = live.get(address);
+      const size = live.get(address);
       if (size === undefined) return;
       live.delete(address);
       used -= size;
-      let at = 0;
-      for (let high = starts.length; at < high; ) {
-        const middle = (at + high) >> 1;
-        if (starts[middle] < address) at = middle + 1;
-        else high = middle;
-      }
-      if (at < starts.length && address + size === starts[at]) {
-        size += sizes[at];
-        starts.splice(at, 1);
-        sizes.splice(at, 1);
-      }
-      if (at > 0 && starts[at - 1] + sizes[at - 1] === address) sizes[at - 1] += size;
-      else {
-        starts.splice(at, 0, address);
-        sizes.splice(at, 0, size);
-      }
+      release(address, address + size);
     },
   };
 }
