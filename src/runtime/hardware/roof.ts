@@ -26,7 +26,7 @@ export const bytesMoved = ({ read, written }: Pick<OpRecord, "read" | "written">
 
 /**
  * The format of an op's multiplications. Linears multiply in their weights' format: quantised weights as integers of 8 bits, as memwall's
- * own kernels do (4-bit weights are widened first). Attention multiplies 16-bit floats, or 32-bit ones if the KV cache holds those.
+ * own kernels do (4-bit weights too). Attention multiplies 16-bit floats, or 32-bit ones if the KV cache holds those.
  * Everything else is element by element, outside the matrix units, in fp32.
  */
 export function arithmeticOf({ kind, name, dtype }: Pick<OpWork, "kind" | "name" | "dtype">, chosen?: Arithmetic): Arithmetic {

@@ -57,12 +57,12 @@ export function createHeap(memory: WebAssembly.Memory, shared: boolean, maximumP
   let top = roundUp(reserved, ALIGN);
   let used = 0;
 
-  const grow = (end: number, bytes: number, what: string): void => {
+  const grow = (start: number, end: number, bytes: number, what: string): void => {
     const have = memory.buffer.byteLength;
     if (end <= have) return;
     const most = maximumPages * PAGE;
     if (end > most) {
-      throw new RangeError(`${what} needs ${human(bytes)}, but of the ${human(most)} that 32-bit WebAssembly memory can hold here, ${human(most - top)} are left`);
+      throw new RangeError(`${what} needs ${human(bytes)}, but of the ${human(most)} that 32-bit WebAssembly memory can hold here, ${human(Math.max(0, most - start))} are left`);
     }
     // In steps of an eighth: few growths, and untouched pages cost nothing.
     const want = Math.min(most, Math.max(end, have + Math.min(have >> 3, 2 ** 28)));
@@ -107,7 +107,7 @@ export function createHeap(memory: WebAssembly.Memory, shared: boolean, maximumP
       const start = fit < 0 ? top : starts[fit];
       const address = roundUp(start, align);
       if (fit < 0) {
-        grow(address + size, bytes, what);
+        grow(address, address + size, bytes, what);
         top = address + size;
       } else {
         const end = start + sizes[fit];

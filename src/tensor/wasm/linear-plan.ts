@@ -15,8 +15,8 @@ const GEMV_CHUNK = 1 << 20;
 /** Bytes of weights, and of activations, that a thread goes over again and again in a GEMM: both fit a second-level cache. */
 const GEMM_CHUNK = 1 << 18;
 const STRIPE_BYTES = 1 << 19;
-/** A stripe is a multiple of every number of tokens that tile functions take at once. */
-const STRIPE_STEP = 24;
+/** A stripe is a multiple of every number of tokens that tile functions take at once: up to 4, and 8 in wide vectors. */
+const stripeStep = ({ wide }: KernelOptions): number => (wide ? 24 : 12);
 
 /** Tokens from which on weights of 16 bits are widened, tile by tile, before they are multiplied. */
 const WIDEN_FLOATS_FROM = 6;
@@ -54,6 +54,7 @@ export function linearPlan(device: Device, method: KernelOptions) {
   const widened = new Workspace(device, "widened tiles");
   const { params, paramsF32 } = device;
   const most = method.activations === "int8" ? ACT8_MAX : ACT16_MAX;
+  const step = stripeStep(method);
   const kernels = (suffix: string) => ({
     linear: device.kernel(`linear_${suffix}`),
     add: device.kernel(`linear_add_${suffix}`),
@@ -149,7 +150,7 @@ export function linearPlan(device: Device, method: KernelOptions) {
     params[LINEAR.x] = source;
     params[LINEAR.m] = m;
     params[LINEAR.k] = format.blocks ? (k + 31) >> 5 : k;
-    params[LINEAR.stripe] = Math.max(STRIPE_STEP, Math.floor(STRIPE_BYTES / rowBytes / STRIPE_STEP) * STRIPE_STEP);
+    params[LINEAR.stripe] = Math.max(step, Math.floor(STRIPE_BYTES / rowBytes / step) * step);
     params[LINEAR.activation] = activation;
     params[LINEAR.widened] = 0;
     if (format.widened && (m >= format.widened.from || (format === floats.f16 && raised === undefined))) {

@@ -152,7 +152,7 @@ function tilePacker(device: Device, staging: Workspace, flip: number, order: Int
   let stride = tileBytes(format, half);
   const claim = () => {
     const { address, buffer } = device.alloc(tiles * groups * stride, spec.name);
-    return new Int32Array(buffer, address, (tiles * groups * stride) >> 2);
+    return new Int32Array(buffer, address, (tiles * groups * stride) / 4);
   };
   let target = claim();
   let halves = new Uint16Array(target.buffer, target.byteOffset, target.length * 2);
@@ -195,15 +195,16 @@ function tilePacker(device: Device, staging: Workspace, flip: number, order: Int
     const step = stride >> 2;
     const tile = (row >> 3) * groups * stride;
     if (order === "pairs") {
-      for (let group = 0, to = (tile >> 1) + (row & 7); group < groups; group++, at += 8, to += stride >> 1) {
+      for (let group = 0, to = tile / 2 + (row & 7); group < groups; group++, at += 8, to += stride >> 1) {
         for (let word = 0; word < 8; word++) {
-          halves[to + 16 * word] = source[at + word];
-          halves[to + 16 * word + 8] = source[at + word] >> 16;
+          const columns = source[at + word] ^ flip;
+          halves[to + 16 * word] = columns;
+          halves[to + 16 * word + 8] = columns >> 16;
         }
       }
       return;
     }
-    let to = (tile >> 2) + (row & 7);
+    let to = tile / 4 + (row & 7);
     if (format === "int8") {
       for (let group = 0; group < groups; group++, at += 8, to += step) {
         for (let word = 0; word < 8; word++) target[to + 8 * word] = source[at + word] ^ flip;

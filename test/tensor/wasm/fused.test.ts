@@ -7,6 +7,7 @@ import { normals, pack, random, type Random, release, sameBits, weights } from "
 const backends = [
   { name: "best", kernels: wasmKernels() },
   { name: "baseline SIMD", kernels: wasmKernels({ relaxed: false }) },
+  { name: "laid out for wide vectors", kernels: wasmKernels({ wide: true }) },
   { name: "8-bit activations", kernels: wasmKernels({ activations: "int8" }) },
 ];
 type Kernels = (typeof backends)[number]["kernels"];
