@@ -9,7 +9,6 @@ import { attentionPlan } from "./attention-plan.ts";
 import type { Spawn } from "./device.ts";
 import { Device, Workspace } from "./device.ts";
 import type { KernelOptions } from "./kernels/common.ts";
-import { columnOrder } from "./kernels/pack.ts";
 import { linearPlan } from "./linear-plan.ts";
 import { wasmPacker } from "./pack.ts";
 import type { Probe } from "./probe.ts";
@@ -97,7 +96,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
       device.heap.free(tensor.data.byteOffset);
       if (tensor.scales) device.heap.free(tensor.scales.byteOffset);
     },
-    packer: (spec) => wasmPacker(device, staging, exact === "u8s8" ? 0x80808080 | 0 : 0, columnOrder(method, "int8"), spec),
+    packer: (spec) => wasmPacker(device, staging, method, spec),
     linear: linears.linear,
     fused: linears.fused,
     embed: linears.rows,

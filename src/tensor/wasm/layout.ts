@@ -61,7 +61,7 @@ export const ACT16_MAX = 32639;
 export const ACT8_MAX = 127;
 
 /**
- * Tiles of 8 rows x 32 columns, then their 8 scales. int8: see `Int8Order`. int4: for every 8 columns 32 bytes, column c < 4 of row r in the low
+ * Tiles of 8 rows x 32 columns, then their 8 scales. int8: see `ColumnOrder`. int4: for every 8 columns 32 bytes, column c < 4 of row r in the low
  * nibble of byte 4r + c, column 4 + c in the high.
  *
  * Scales are 16 bits where that is exact for the whole tensor ("half"), else f32. Half scales have f16's 10 bits of mantissa but an exponent
@@ -71,11 +71,11 @@ export const ACT8_MAX = 127;
 export const HALF_SHIFT = 2 ** -102;
 
 /**
- * The order of a tile's values in int8, as products want them:
+ * The order of a tile's values, as products want them:
  * `fours`: for every 4 columns 32 bytes, row after row: the relaxed dot makes one sum of 4 products;
  * `pairs`: for every 2 columns 16 bytes, row after row: `i32x4.dot_i16x8_s` makes one sum of 2.
  */
-export type Int8Order = "fours" | "pairs";
+export type ColumnOrder = "fours" | "pairs";
 
 /** Bytes of one tile. */
 export function tileBytes(format: "int8" | "int4", half: boolean): number {

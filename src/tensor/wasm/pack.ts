@@ -2,8 +2,10 @@ import type { WeightPacker, WeightSpec } from "../kernels.ts";
 import { widenHalves } from "../float16.ts";
 import { f32, type HalfDType, isHalf, Tensor } from "../tensor.ts";
 import type { Device, Workspace } from "./device.ts";
+import type { KernelOptions } from "./kernels/common.ts";
+import { columnOrder } from "./kernels/pack.ts";
 import { FLOAT_TYPES } from "./kernels/pack-floats.ts";
-import { decodeHalf, encodeF16, encodeHalf, F16_LIMIT, floatTileBytes, GROUP, type Int8Order, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
+import { decodeHalf, encodeF16, encodeHalf, F16_LIMIT, floatTileBytes, GROUP, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
 
 /** Bytes of a file that a thread packs at a time. */
 const PACK_CHUNK = 1 << 15;
@@ -18,16 +20,15 @@ function words(bytes: Int8Array | Uint8Array): Int32Array {
 
 /**
  * Writes weights into their final place as rows arrive. Vectors (norm weights, biases) stay as they are; f32 matrices lie 8 rows side by
- * side; int8 and int4 matrices in tiles, f16 and bf16 ones like f32, all see layout.ts. File blocks pass through `staging`. `flip` is xored into
- * every int8 word (0x80808080 stores weights + 128), whose columns are in `order`.
+ * side; int8 and int4 matrices in tiles, f16 and bf16 ones like f32, all see layout.ts. File blocks pass through `staging`.
  */
-export function wasmPacker(device: Device, staging: Workspace, flip: number, order: Int8Order, spec: WeightSpec): WeightPacker {
+export function wasmPacker(device: Device, staging: Workspace, method: KernelOptions, spec: WeightSpec): WeightPacker {
   const { name, dtype, shape } = spec;
   if (dtype === "sparse") throw new RangeError(`${name}: these kernels have no 2:4 sparse weights`);
   if (shape.length < 2) return plainPacker(device, spec);
   if (isHalf(dtype)) return halfPacker(device, staging, dtype, spec);
   if (dtype !== "f32" && spec.group % GROUP !== 0 && spec.group < shape[1]) throw new RangeError(`${name}: groups of ${spec.group} columns: these kernels want multiples of ${GROUP}`);
-  return dtype === "f32" ? f32Packer(device, spec) : tilePacker(device, staging, ...(dtype === "int8" ? ([flip, order] as const) : ([0, "fours"] as const)), spec);
+  return dtype === "f32" ? f32Packer(device, spec) : tilePacker(device, staging, method, spec);
 }
 
 function checkedRows(spec: WeightSpec, done: number, rows: Tensor): number {
@@ -142,9 +143,12 @@ function halfPacker(device: Device, staging: Workspace, dtype: HalfDType, spec: 
   };
 }
 
-function tilePacker(device: Device, staging: Workspace, flip: number, order: Int8Order, spec: WeightSpec): WeightPacker {
+function tilePacker(device: Device, staging: Workspace, method: KernelOptions, spec: WeightSpec): WeightPacker {
   const { name } = spec;
   const format = spec.dtype as "int8" | "int4";
+  const order = columnOrder(method, format);
+  // Unsigned weights are signed ones plus 128: their uppermost bits the other way round.
+  const flip = format === "int8" && method.dot === "u8s8" ? 0x80808080 | 0 : 0;
   const [rowCount, cols] = spec.shape;
   const { tiles, groups } = tilesOf(rowCount, cols);
   const values = format === "int8" ? 256 : 128;

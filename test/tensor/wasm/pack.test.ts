@@ -2,9 +2,12 @@ import { describe, expect, it } from "vitest";
 import { f32ToF16 } from "../../../src/tensor/float16.ts";
 import { decodeRows } from "../../../src/quant/ggml.ts";
 import { quantiseRows } from "../../../src/quant/groups.ts";
-import { zeros } from "../../../src/tensor/tensor.ts";
-import { wasmKernels } from "../../../src/tensor/wasm/index.ts";
+import { f32, zeros } from "../../../src/tensor/tensor.ts";
+import { Device, Workspace } from "../../../src/tensor/wasm/device.ts";
+import { type WasmKernels, wasmKernels } from "../../../src/tensor/wasm/index.ts";
 import { encodeHalf } from "../../../src/tensor/wasm/layout.ts";
+import { linearPlan } from "../../../src/tensor/wasm/linear-plan.ts";
+import { wasmPacker } from "../../../src/tensor/wasm/pack.ts";
 import { random, release, sameBits } from "./helpers.ts";
 
 const kernels = wasmKernels();
@@ -20,6 +23,46 @@ function blocks(type: "Q8_0" | "Q4_0", rows: number, groups: number, seed: numbe
 }
 
 const smallScale = (next: () => number) => (Math.floor(next() * 2) << 15) | Math.floor(next() * (22 << 10));
+
+/** Kernels whose int8 tiles have other orders: `fours` only where this engine compiles the relaxed dot, exact or not. */
+function forced(dot: "pairs" | "u8s8" | "s8s8"): Pick<WasmKernels, "packer" | "embed"> | undefined {
+  const method = { dot, activations: "int16", madd: false, wide: false } as const;
+  try {
+    const device = new Device(method, { threads: 1, maxBytes: 2 ** 24 });
+    const staging = new Workspace(device, "a piece of the file");
+    return { packer: (spec) => wasmPacker(device, staging, method, spec), embed: linearPlan(device, method).rows };
+  } catch (error) {
+    if (error instanceof WebAssembly.CompileError) return undefined;
+    throw error;
+  }
+}
+
+describe.each(["pairs", "u8s8", "s8s8"] as const)("tiles for the dot of %s", (dot) => {
+  const own = forced(dot);
+
+  it.runIf(own)("give rows of Q8_0 and Q4_0 back as the file has them", () => {
+    const { int, next } = random(5);
+    for (let round = 0; round < 60; round++) {
+      const [rows, groups] = [int(1, 40), int(1, 5)];
+      const type = round % 2 === 0 ? "Q8_0" : "Q4_0";
+      const dtype = type === "Q8_0" ? "int8" : "int4";
+      const bytes = blocks(type, rows, groups, round, smallScale);
+      const wanted = zeros(dtype, [rows, 32 * groups]);
+      decodeRows(type, bytes, wanted);
+      const packer = own!.packer({ name: "w", dtype, shape: [rows, 32 * groups], group: 32 });
+      if (next() < 0.5) expect(packer.writeBlocks!(type, rows, (target) => target.set(bytes))).toBe(true);
+      else packer.write(wanted);
+      const table = packer.finish();
+      const out = own!.packer({ name: "out", dtype: "f32", shape: [32 * groups], group: 32 });
+      out.write(f32([32 * groups]));
+      const row = out.finish();
+      for (let at = 0; at < rows; at++) {
+        own!.embed(row, table, Int32Array.of(at));
+        expect(row.f32.every((value, c) => value === wanted.at(at * 32 * groups + c))).toBe(true);
+      }
+    }
+  });
+});
 
 describe.each(["Q8_0", "Q4_0"] as const)("blocks of %s, packed as the file has them", (type) => {
   const dtype = type === "Q8_0" ? "int8" : "int4";

@@ -1,7 +1,7 @@
 import type { Expr, Local, Operand } from "../assembler.ts";
 import { f32, f32x4, i32, i32x4, if_, local, v128 } from "../assembler.ts";
 import type { HalfDType } from "../../tensor.ts";
-import { floatTileBytes, GROUP, HALF_SHIFT, type Int8Order, TILE_ROWS } from "../layout.ts";
+import { floatTileBytes, GROUP, HALF_SHIFT, type ColumnOrder, TILE_ROWS } from "../layout.ts";
 import type { Emitter, KernelOptions } from "./common.ts";
 import { param, range, repeat } from "./common.ts";
 import { constant } from "./constants.ts";
@@ -55,13 +55,13 @@ export function emitPackHalves({ module }: Emitter, format: HalfDType): void {
 }
 
 /** How a tile of a format has its columns. */
-export const columnOrder = ({ dot }: KernelOptions, format: "int8" | "int4"): Int8Order => (format === "int8" && dot === "pairs" ? "pairs" : "fours");
+export const columnOrder = ({ dot }: KernelOptions, format: "int8" | "int4"): ColumnOrder => (format === "int8" && dot === "pairs" ? "pairs" : "fours");
 
 /** Bytes from a tile's values to the first columns of a row. */
-export const placeOf = (row: Expr<"i32">, order: Int8Order): Expr<"i32"> => i32.shl(row, order === "pairs" ? 1 : 2);
+export const placeOf = (row: Expr<"i32">, order: ColumnOrder): Expr<"i32"> => i32.shl(row, order === "pairs" ? 1 : 2);
 
 /** Stores the columns 4 * index.. of a row whose first ones are at `place`. */
-export function storeFour(order: Int8Order, place: Expr<"i32">, columns: Expr<"i32">, index = 0): void {
+export function storeFour(order: ColumnOrder, place: Expr<"i32">, columns: Expr<"i32">, index = 0): void {
   if (order !== "pairs") return i32.store(place, columns, 32 * index);
   const four = local("i32", columns);
   i32.store16(place, four, 32 * index);
@@ -75,7 +75,7 @@ const FORMATS = { int8: { values: 256, blockBytes: 34 }, int4: { values: 128, bl
 type Visit = (from: Local<"i32">, to: Local<"i32">, at: Local<"i32">, place: Expr<"i32">) => void;
 
 /** Visits the groups of the rows of tiles [first, last), of `groupBytes` bytes each in the file. */
-export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes: Operand<"i32">, order: Int8Order, body: Visit): void {
+export function groupsOfTiles(first: Expr<"i32">, last: Expr<"i32">, groupBytes: Operand<"i32">, order: ColumnOrder, body: Visit): void {
   const [groups, stride] = [local("i32", param(3)), local("i32", param(4))];
   const [from, to, offset] = [local("i32"), local("i32"), local("i32")];
   range(first, last, 1, (tile) => {
