@@ -3,10 +3,10 @@ import type { Tensor } from "../tensor.ts";
 import type { Device } from "./device.ts";
 import { Workspace } from "./device.ts";
 import { fetchAhead } from "./fetch-ahead.ts";
-import type { KernelOptions } from "./kernels/common.ts";
+import { blockOrder, type KernelOptions } from "./kernels/common.ts";
 import type { BlockOrder } from "./kernels/quantise.ts";
 import { ACT16_MAX, ACT8_MAX, floatTileBytes, type FloatFormat, HALF_SHIFT, LINEAR, TILE_ROWS, tileBytes, tilesOf, X_BLOCK } from "./layout.ts";
-import { blockOrder, GATED_ACTIVATIONS, widensInt4From } from "./program.ts";
+import { GATED_ACTIVATIONS, widensInt4 } from "./program.ts";
 
 /** Bytes of weights, times rows of activations, below which a linear stays on one thread: some 4 microseconds. */
 const ALONE = 1 << 17;
@@ -18,8 +18,8 @@ const STRIPE_BYTES = 1 << 19;
 /** A stripe is a multiple of every number of tokens that tile functions take at once: up to 4, and 8 in wide vectors. */
 const stripeStep = ({ wide }: KernelOptions): number => (wide ? 24 : 12);
 
-/** Tokens from which on weights of 16 bits are widened, tile by tile, before they are multiplied. */
-const WIDEN_FLOATS_FROM = 6;
+/** Tokens from which on weights of int4 (but see `widensInt4`) and of 16 bits are widened, tile by tile, before they are multiplied. */
+const WIDEN_FROM = 6;
 
 /** Most tokens with which a linear is bound by reading its weights. */
 const FEW_ROWS = 4;
@@ -32,8 +32,8 @@ interface Format {
   readonly row: number;
   /** Bytes of a tile of k columns. */
   tileBytes(k: number): number;
-  /** Of a tile that is widened for many tokens, and what many are. */
-  readonly widened?: { bytes(k: number): number; readonly from: number };
+  /** Of a tile that is widened for many tokens. */
+  widenedBytes?(k: number): number;
   /** What the format's activations must be; undefined: f32 as they are. */
   readonly blocks?: Blocks;
 }
@@ -66,13 +66,13 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const offset = format === "int4" ? 8 : method.dot === "u8s8" ? 128 : 0;
     const factor = (half ? 1 / HALF_SHIFT : 1) / most;
     const bytesOf = (format: "int8" | "int4", half: boolean) => (k: number) => ((k + 31) >> 5) * tileBytes(format, half);
-    const sizes = { tileBytes: bytesOf(format, half), ...(format === "int4" && { widened: { bytes: bytesOf("int8", false), from: widensInt4From(method) } }) };
+    const sizes = { tileBytes: bytesOf(format, half), ...(format === "int4" && widensInt4(method) && { widenedBytes: bytesOf("int8", false) }) };
     return { ...kernels(`${format}_${half ? "half" : "f32"}`), ...sizes, blocks: { name: `${method.activations} ${order} ${offset}${half ? " half" : ""}`, order, offset, factor } };
   };
   const formats = { int8: [quantised("int8", true), quantised("int8", false)], int4: [quantised("int4", true), quantised("int4", false)] } as const;
   const float = (format: FloatFormat): Format => {
     const bytesOf = (format: FloatFormat) => (k: number) => floatTileBytes(format, k);
-    return { ...kernels(format), tileBytes: bytesOf(format), ...(format !== "f32" && { widened: { bytes: bytesOf("f32"), from: WIDEN_FLOATS_FROM } }) };
+    return { ...kernels(format), tileBytes: bytesOf(format), ...(format !== "f32" && { widenedBytes: bytesOf("f32") }) };
   };
   const floats = { f32: float("f32"), f16: float("f16"), bf16: float("bf16") };
   const copy = device.kernel("copy");
@@ -132,7 +132,7 @@ export function linearPlan(device: Device, method: KernelOptions) {
     const format = formatOf(weight);
     const k = weight.shape[1];
     const m = x.rows;
-    const raised = format === floats.f16 && m < WIDEN_FLOATS_FROM ? raise(x) : undefined;
+    const raised = format === floats.f16 && m < WIDEN_FROM ? raise(x) : undefined;
     const source = raised ?? activations(x, format, m, k);
     const rowBytes = format.blocks ? ((k + 31) >> 5) * X_BLOCK : k * 4;
     let at: number = LINEAR.table;
@@ -153,8 +153,8 @@ export function linearPlan(device: Device, method: KernelOptions) {
     params[LINEAR.stripe] = Math.max(step, Math.floor(STRIPE_BYTES / rowBytes / step) * step);
     params[LINEAR.activation] = activation;
     params[LINEAR.widened] = 0;
-    if (format.widened && (m >= format.widened.from || (format === floats.f16 && raised === undefined))) {
-      const widenedBytes = 2 * format.widened.bytes(k);
+    if (format.widenedBytes && (m >= WIDEN_FROM || (format === floats.f16 && raised === undefined))) {
+      const widenedBytes = 2 * format.widenedBytes(k);
       params[LINEAR.widened] = widened.ensure(widenedBytes * device.mostThreads);
       params[LINEAR.widenedBytes] = widenedBytes;
     }

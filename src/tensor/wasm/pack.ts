@@ -2,8 +2,7 @@ import type { WeightPacker, WeightSpec } from "../kernels.ts";
 import { widenHalves } from "../float16.ts";
 import { f32, type HalfDType, isHalf, Tensor } from "../tensor.ts";
 import type { Device, Workspace } from "./device.ts";
-import type { KernelOptions } from "./kernels/common.ts";
-import { columnOrder } from "./kernels/pack.ts";
+import { columnOrder, type KernelOptions } from "./kernels/common.ts";
 import { FLOAT_TYPES } from "./kernels/pack-floats.ts";
 import { decodeHalf, encodeF16, encodeHalf, F16_LIMIT, floatTileBytes, GROUP, TILE_ROWS, tileBytes, tilesOf } from "./layout.ts";
 

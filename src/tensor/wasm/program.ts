@@ -1,5 +1,5 @@
 import type { Activation } from "../kernels.ts";
-import type { KernelOptions } from "./kernels/common.ts";
+import { blockOrder, type KernelOptions } from "./kernels/common.ts";
 import { emitAttention } from "./kernels/attention.ts";
 import { emitKvWrite } from "./kernels/kv-write.ts";
 import { emitGates, emitLinears } from "./kernels/linear.ts";
@@ -11,7 +11,6 @@ import { emitLogits, emitPointwise, emitSoftmax, GATED } from "./kernels/pointwi
 import { emitPack, emitPackHalves } from "./kernels/pack.ts";
 import { emitPackFloats } from "./kernels/pack-floats.ts";
 import { emitPool } from "./kernels/pool.ts";
-import type { BlockOrder } from "./kernels/quantise.ts";
 import { emitQuantise } from "./kernels/quantise.ts";
 import { emitReadBandwidth } from "./kernels/read.ts";
 import { emitCopy, emitRow, emitRowFloat } from "./kernels/rows.ts";
@@ -26,20 +25,11 @@ export interface Program {
 /** Names of the activations that gate; an index is the number by which kernels know one. */
 export const GATED_ACTIVATIONS = Object.keys(GATED) as readonly Activation[];
 
-/** Order of the values in activation blocks that a weight format wants. */
-export function blockOrder({ dot, activations }: KernelOptions, format: "int8" | "int4"): BlockOrder {
-  if (dot !== "pairs") return activations === "int8" ? "bytes" : "limbs";
-  return format === "int8" ? "natural" : "nibbles";
-}
-
 /**
- * From how many tokens on tiles of int4 become tiles of int8 before they are multiplied (measured). In wide vectors, with 8-bit activations, and
- * as pairs under compilers that know relaxed SIMD, nibbles come apart in about the time that takes, whatever their number.
+ * Whether tiles of int4 become tiles of int8 before many tokens are multiplied (measured). In wide vectors, with 8-bit activations, and as pairs
+ * under compilers that know relaxed SIMD, nibbles come apart in about the time that takes.
  */
-export function widensInt4From({ dot, activations, madd, wide }: KernelOptions): number {
-  if (wide || activations === "int8" || (dot === "pairs" && madd)) return Infinity;
-  return dot === "pairs" ? 8 : 6;
-}
+export const widensInt4 = ({ dot, activations, madd, wide }: KernelOptions): boolean => !wide && activations === "int16" && !(dot === "pairs" && madd);
 
 const compiled = new Map<string, Program & { readonly module: WebAssembly.Module }>();
 
@@ -72,7 +62,7 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
     const int8 = quantisedTiles(emitter, `tile_int8_${scales}`, { format: "int8", half });
     emitLinears(emitter, `int8_${scales}`, int8, gates);
     const int4 = quantisedTiles(emitter, `tile_int4_${scales}`, { format: "int4", half });
-    emitLinears(emitter, `int4_${scales}`, { ...int4, ...(widensInt4From(options) < Infinity && { widened: { by: emitWiden(emitter, `widen_${scales}`, half), family: int8 } }) }, gates);
+    emitLinears(emitter, `int4_${scales}`, { ...int4, ...(widensInt4(options) && { widened: { by: emitWiden(emitter, `widen_${scales}`, half), family: int8 } }) }, gates);
     for (const format of ["int8", "int4"] as const) emitRow(emitter, `row_${format}_${scales}`, { format, half });
   }
   const f32 = floatTiles(emitter, "f32");

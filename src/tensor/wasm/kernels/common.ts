@@ -1,8 +1,9 @@
 import type { Expr, Local, Operand } from "../assembler.ts";
 import { br_if, f32x4, i32, i8x16, local, loop, if_, f32, select, v128 } from "../assembler.ts";
 import type { Global } from "../assembler.ts";
-import { PARAMS } from "../layout.ts";
+import { type ColumnOrder, PARAMS } from "../layout.ts";
 import type { ModuleBuilder } from "../module.ts";
+import type { BlockOrder } from "./quantise.ts";
 
 type I32 = Expr<"i32">;
 type F32 = Expr<"f32">;
@@ -18,6 +19,15 @@ export interface KernelOptions {
   readonly madd: boolean;
   /** The compiler joins operations on neighbouring vectors into one on 256 bits: what is held in registers counts half, and goes further. */
   readonly wide: boolean;
+}
+
+/** How tiles of a weight format have their columns. */
+export const columnOrder = ({ dot }: KernelOptions, format: "int8" | "int4"): ColumnOrder => (format === "int8" && dot === "pairs" ? "pairs" : "fours");
+
+/** Order of the values in activation blocks that the tiles of a weight format want. */
+export function blockOrder({ dot, activations }: KernelOptions, format: "int8" | "int4"): BlockOrder {
+  if (dot !== "pairs") return activations === "int8" ? "bytes" : "limbs";
+  return format === "int8" ? "natural" : "nibbles";
 }
 
 /** What the kernel emitters share. */

@@ -17,7 +17,8 @@ export interface WeightFormat {
 
 /**
  * One linear kernel is a family of tile functions, each for so many tokens at once; all sum in the same order. Measured: compilers that do
- * not know relaxed SIMD yet (Node 20) run out of registers with four tokens of int4 and are 1.2 to 1.5 times as fast with two. Sums of int8 in wide vectors leave room for eight.
+ * not know relaxed SIMD yet (Node 20) run out of registers with four tokens of int4 and are 1.2 to 1.5 times as fast with two; int8 in wide
+ * vectors gains a twentieth by eight.
  */
 function tokensAtOnce(path: "pairs" | "limbs" | "bytes", { format }: WeightFormat, { madd, wide }: Emitter): readonly number[] {
   if (path === "limbs" && !wide) return [3, 2, 1];

@@ -1,8 +1,8 @@
 import type { Expr } from "../assembler.ts";
 import { f32, f32x4, f64, f64x2, i16x8, i32, i32x4, i8x16, if_, local, select, v128 } from "../assembler.ts";
 import type { Emitter } from "./common.ts";
-import { param, pick, range } from "./common.ts";
-import { columnOrder, groupsOfTiles, storeFour } from "./pack.ts";
+import { columnOrder, param, pick, range } from "./common.ts";
+import { groupsOfTiles, storeFour } from "./pack.ts";
 
 /** What a file's floats are, by GGML's names. */
 export const FLOAT_TYPES = ["F32", "F16", "BF16"] as const;

@@ -2,8 +2,8 @@ import type { Expr, Local, Operand } from "../assembler.ts";
 import { f32, f32x4, i32, i32x4, if_, local, v128 } from "../assembler.ts";
 import type { HalfDType } from "../../tensor.ts";
 import { floatTileBytes, GROUP, HALF_SHIFT, type ColumnOrder, TILE_ROWS } from "../layout.ts";
-import type { Emitter, KernelOptions } from "./common.ts";
-import { param, range, repeat } from "./common.ts";
+import type { Emitter } from "./common.ts";
+import { columnOrder, param, range, repeat } from "./common.ts";
 import { constant } from "./constants.ts";
 
 /** Bytes of a column of a tile. */
@@ -53,9 +53,6 @@ export function emitPackHalves({ module }: Emitter, format: HalfDType): void {
     if_(v128.any_true(v128.and(refused, i32x4.splat(i32.const(0x70000000)))), () => i32.store(param(6), 1));
   });
 }
-
-/** How a tile of a format has its columns. */
-export const columnOrder = ({ dot }: KernelOptions, format: "int8" | "int4"): ColumnOrder => (format === "int8" && dot === "pairs" ? "pairs" : "fours");
 
 /** Bytes from a tile's values to the first columns of a row. */
 export const placeOf = (row: Expr<"i32">, order: ColumnOrder): Expr<"i32"> => i32.shl(row, order === "pairs" ? 1 : 2);

@@ -1,9 +1,9 @@
 import { f32, f32x4, i16x8, i32, i32x4, if_, local, loop, br_if, memoryCopy, v128 } from "../assembler.ts";
 import { floatTileBytes, type FloatFormat, GROUP, TILE_ROWS, tileBytes } from "../layout.ts";
 import type { Emitter } from "./common.ts";
-import { param, range } from "./common.ts";
+import { columnOrder, param, range } from "./common.ts";
 import type { WeightFormat } from "./linear-quantised.ts";
-import { columnOrder, placeOf } from "./pack.ts";
+import { placeOf } from "./pack.ts";
 import { halfValue, loadFloat } from "./widen.ts";
 
 /** Parameters of the row kernels: one row out of a packed table. `tile` is the address of the row's first tile, `row` its place in it. */
