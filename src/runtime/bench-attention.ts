@@ -4,6 +4,7 @@ import { forward, makeBatch, type Model } from "../model/decoder.ts";
 import type { Kernels } from "../tensor/kernels.ts";
 import { Ledger } from "../tensor/ledger.ts";
 import { type AttentionMethod, Ops } from "../tensor/ops.ts";
+import { median } from "./bench.ts";
 
 /** What attention did in one prefill of a whole prompt, all layers. */
 export interface AttentionCost {
@@ -11,7 +12,7 @@ export interface AttentionCost {
   readonly materialised: number;
   /** Bytes read and written. */
   readonly moved: number;
-  /** Milliseconds of one layer, as measured; null for cost-only kernels. */
+  /** Milliseconds of one layer, the median of what was measured; null for cost-only kernels. */
   readonly ms: number | null;
 }
 
@@ -21,8 +22,19 @@ export interface AttentionPoint {
   readonly tiled: AttentionCost;
 }
 
-/** Textbook and tiled attention over the same prompts: one materialises [queries x keys], the other does not. */
-export function benchAttention(model: Model, kernels: Kernels, contexts: readonly number[], kv?: KvFormats, onProgress?: (done: string) => void): AttentionPoint[] {
+export interface BenchAttentionOptions {
+  readonly contexts: readonly number[];
+  /** Timed repetitions of both methods, taking turns, of which the median counts. Cost-only kernels run once. */
+  readonly repeat: number;
+  readonly kv?: KvFormats;
+  readonly onProgress?: (done: string) => void;
+}
+
+/** Passes over the shortest prompt before anything is timed, for compilers. */
+const WARM_UP = 5;
+
+/** Naive and tiled attention over the same prompts: one materialises [queries x keys], the other does not. */
+export function benchAttention(model: Model, kernels: Kernels, { contexts, repeat, kv, onProgress }: BenchAttentionOptions): AttentionPoint[] {
   const { nLayers, vocabSize } = model.config;
   const longest = Math.max(...contexts);
   // One layer says all about attention, which costs the same in each; the numbers are those of the whole model.
@@ -30,8 +42,7 @@ export function benchAttention(model: Model, kernels: Kernels, contexts: readonl
   const cache = new KvCache(kernels, { ...model.config, nLayers: 1 }, pagesFor(undefined, longest, 1), { kv, prefixIndex: false });
   const timed = kernels.name !== "shapes";
 
-  const cost = (context: number, method: AttentionMethod): AttentionCost => {
-    onProgress?.(`${method}, ${context}`);
+  const once = (context: number, method: AttentionMethod): AttentionCost => {
     const ledger = new Ledger(true, { timing: timed });
     const ops = new Ops(kernels, ledger, { attention: method });
     const prompt = Array.from({ length: context }, (_, i) => (i * 7919 + 1) % vocabSize);
@@ -44,5 +55,16 @@ export function benchAttention(model: Model, kernels: Kernels, contexts: readonl
     const moved = materialised + sum(({ read }) => read.activations + read.kv);
     return { materialised, moved, ms: timed ? own.reduce((all, { ns }) => all + ns, 0) / 1e6 : null };
   };
-  return contexts.map((context) => ({ context, naive: cost(context, "naive"), tiled: cost(context, "tiled") }));
+  /** Both methods, `times` times in turns. */
+  const rounds = (context: number, times: number) => {
+    onProgress?.(`${context} tokens`);
+    return Array.from({ length: times }, () => ({ naive: once(context, "naive"), tiled: once(context, "tiled") }));
+  };
+
+  if (timed) rounds(Math.min(...contexts), WARM_UP);
+  return contexts.map((context) => {
+    const found = rounds(context, timed ? repeat : 1);
+    const cost = (method: AttentionMethod) => ({ ...found[0][method], ms: timed ? median(found.map((round) => round[method].ms ?? 0)) : null });
+    return { context, naive: cost("naive"), tiled: cost("tiled") };
+  });
 }

@@ -129,3 +129,6 @@ export function formatBytes(bytes: number): string {
 export function formatMs(ms: number): string {
   return ms >= 10_000 ? `${(ms / 1000).toFixed(1)} s` : ms >= 100 ? `${ms.toFixed(0)} ms` : `${ms.toPrecision(3)} ms`;
 }
+
+/** "1 thread", "2 threads". */
+export const formatThreads = (threads: number): string => `${threads} ${threads === 1 ? "thread" : "threads"}`;

@@ -96,7 +96,7 @@ describe("bench attention", () => {
   it("naive writes grow with the square of the context, tiled ones with the context", () => {
     const kernels = shapeKernels();
     const { nLayers = 0, nHeads = 0, headDim = 0 } = SMALL;
-    for (const { context, naive, tiled } of benchAttention(packModel(drawModel(3, SMALL), kernels), kernels, [64, 128, 512, 2048])) {
+    for (const { context, naive, tiled } of benchAttention(packModel(drawModel(3, SMALL), kernels), kernels, { contexts: [64, 128, 512, 2048], repeat: 1 })) {
       const output = nLayers * context * nHeads * headDim * 4;
       expect(tiled.materialised).toBe(output);
       expect(naive.materialised).toBe(output + 2 * nLayers * nHeads * context * context * 4); // Scores, and their softmax.

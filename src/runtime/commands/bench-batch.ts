@@ -1,5 +1,5 @@
 import { benchBatch as measure } from "../bench-batch.ts";
-import { count, formatBytes, formatMs, percent } from "../report.ts";
+import { count, formatBytes, formatMs, formatThreads, percent } from "../report.ts";
 import { BENCH_MODEL_OPTIONS, benchModel, sizes, table } from "./bench-model.ts";
 import { choice, type Command, ENGINE_OPTIONS, flag, JSON_OPTION, kvFrom, number, UsageError } from "./command.ts";
 
@@ -36,7 +36,7 @@ export const benchBatch: Command = {
         ...kinds.map((kind) => percent(shares[kind as keyof typeof shares]?.bytes ?? 0)),
       ]);
       const head = ["batch", "tokens/s", "step", "bytes/token", "of weights", "flops/byte", ...kinds.map((kind) => `${kind} bytes`)];
-      await io.out(`${name}, ${kernels.name} kernels, ${kernels.threads} threads, ${promptTokens} positions behind each sequence\n${table([head, ...rows])}\n`);
+      await io.out(`${name}, ${kernels.name} kernels, ${formatThreads(kernels.threads)}, ${promptTokens} positions behind each sequence\n${table([head, ...rows])}\n`);
     } finally {
       kernels.close();
     }

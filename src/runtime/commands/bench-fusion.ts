@@ -1,5 +1,5 @@
 import { benchFusion as measure } from "../bench-fusion.ts";
-import { formatBytes, formatMs } from "../report.ts";
+import { formatBytes, formatMs, formatThreads } from "../report.ts";
 import { BENCH_MODEL_OPTIONS, benchModel, table } from "./bench-model.ts";
 import { type Command, flag, JSON_OPTION, kvFrom, number, UsageError } from "./command.ts";
 
@@ -35,7 +35,7 @@ export const benchFusion: Command = {
         }),
       ]);
       const head = ["", "decode ops", "bytes", "time", "of all", "prefill ops", "bytes", "time", "of all"];
-      await io.out(`${name}, ${kernels.name} kernels, ${kernels.threads} threads: one decode step, and one prefill of ${promptTokens} tokens; medians of ${repeat}\n${table([head, ...rows])}\n`);
+      await io.out(`${name}, ${kernels.name} kernels, ${formatThreads(kernels.threads)}: one decode step, and one prefill of ${promptTokens} tokens; medians of ${repeat}\n${table([head, ...rows])}\n`);
     } finally {
       kernels.close();
     }

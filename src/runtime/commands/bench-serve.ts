@@ -1,7 +1,7 @@
 import type { Tokenizer } from "../../model/tokenizer/tokenizer.ts";
 import { Engine } from "../engine.ts";
 import { drawArrivals, type Distribution, parseDistribution, type Percentiles, simulateLoad } from "../load-sim.ts";
-import { count, formatBytes, formatMs, percent } from "../report.ts";
+import { count, formatBytes, formatMs, formatThreads, percent } from "../report.ts";
 import { BATCH_OPTIONS, batchingFrom } from "./batch.ts";
 import { BENCH_MODEL_OPTIONS, benchModel, table } from "./bench-model.ts";
 import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, kvFrom, number, text, UsageError, type Values } from "./command.ts";
@@ -42,7 +42,7 @@ export const benchServe: Command = {
       if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, ...result }, null, 2)}\n`);
       const line = (label: string, { p50, p90, p99 }: Percentiles) => [label, ...[p50, p90, p99].map(formatMs)];
       const lines = [
-        `${name}, ${engine.backend} kernels, ${engine.threads} threads; ${requests} requests at ${rate} a second, ${batching.policy}, token budget ${result.tokenBudget ?? "not needed"}`,
+        `${name}, ${engine.backend} kernels, ${formatThreads(engine.threads)}; ${requests} requests at ${rate} a second, ${batching.policy}, token budget ${result.tokenBudget ?? "not needed"}`,
         table([["", "p50", "p90", "p99"], line("TTFT", result.ttftMs), line("TPOT", result.tpotMs), line("queue", result.queueMs)]),
         `${count(result.throughput)} tokens/s (${count(result.generatedTokens)} in ${result.seconds.toFixed(1)} s), longest step ${formatMs(result.longestStepMs)}`,
         `mean batch ${result.meanBatch.toFixed(1)} sequences, ${result.meanRows.toFixed(1)} rows a step; ${result.preemptions} preemptions`,

@@ -1,5 +1,5 @@
 import { benchSpeculate as measure } from "../bench-speculate.ts";
-import { count, formatBytes, percent } from "../report.ts";
+import { count, formatBytes, formatThreads, percent } from "../report.ts";
 import { Engine } from "../engine.ts";
 import { MOST_DRAFT_TOKENS } from "../speculation/speculation.ts";
 import { BENCH_MODEL_OPTIONS, benchModel, table } from "./bench-model.ts";
@@ -53,7 +53,7 @@ export const benchSpeculate: Command = {
         ...[count(point.accepted), count(point.guessed), point.acceptanceRate === null ? "-" : percent(point.acceptanceRate), point.tokensPerStep.toFixed(2)],
         ...[formatBytes(point.weightBytesPerToken), percent(point.guessShare), point.sameText ? "same" : "another"],
       ]);
-      await io.out(`${config.name}${draft ? `, draft model ${draft.model.config.name}` : ""}, ${backend} kernels, ${threads} threads, ${prompts.length} prompts, temperature ${temperature}\n${table([head, ...rows])}\n`);
+      await io.out(`${config.name}${draft ? `, draft model ${draft.model.config.name}` : ""}, ${backend} kernels, ${formatThreads(threads)}, ${prompts.length} prompts, temperature ${temperature}\n${table([head, ...rows])}\n`);
     } finally {
       engine.close();
     }

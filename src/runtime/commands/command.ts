@@ -5,6 +5,7 @@ import type { ByteSource } from "../../model/formats/source.ts";
 import { parseCalibration } from "../../quant/calibration.ts";
 import { WEIGHT_SCHEMES } from "../../quant/scheme.ts";
 import { type Fusion, FUSIONS } from "../../tensor/fusion.ts";
+import { formatThreads } from "../report.ts";
 import { ACTIVATIONS, type SchemeOptions } from "../schemes.ts";
 import { DEFAULT_DRAFT_TOKENS, MOST_DRAFT_TOKENS } from "../speculation/speculation.ts";
 import type { HttpHandler, Listening, ListenOptions } from "../server/http.ts";
@@ -320,5 +321,5 @@ async function describeKernels(engine: Engine): Promise<string> {
   const peaks = Object.entries(peakGops).map(([format, gops]) => `${format} ${gops.toFixed(1)}`);
   const found = `SIMD ${simd ? "yes" : "no"}, relaxed dot ${relaxedDot}, fused multiply-add ${fusedMultiplyAdd ? "yes" : "no"}, shared memory ${sharedMemory ? "yes" : "no"}`;
   const how = dot === null ? "plain loops" : `vectors of ${vectorBits} bits, integers multiplied ${dot === "pairs" ? "as pairs of 16 bits" : `by the relaxed dot (${dot})`}, activations ${activations}`;
-  return `${backend} kernels, ${threads} ${threads === 1 ? "thread" : "threads"}, ${how}; probe: ${found}; memory is read at ${readBandwidthGBs.toFixed(1)} GB/s, peak GOPS: ${peaks.join(", ")}`;
+  return `${backend} kernels, ${formatThreads(threads)}, ${how}; probe: ${found}; memory is read at ${readBandwidthGBs.toFixed(1)} GB/s, peak GOPS: ${peaks.join(", ")}`;
 }

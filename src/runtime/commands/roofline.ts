@@ -6,7 +6,7 @@ import { type BackendOptions, BACKENDS, createKernels } from "../backend.ts";
 import { pass } from "../bench.ts";
 import { asHardware, CACHE_FACTOR, type Machine, measureMachine, measureSpeeds, PEAK_FORMATS, twice, type Twice, withBest } from "../hardware/measure-machine.ts";
 import { type AboveRoof, type ChosenPhase, fastestPhases, placeSteps, roofOf, RULES } from "../hardware/roofline.ts";
-import { count, formatMs, percent } from "../report.ts";
+import { count, formatMs, formatThreads, percent } from "../report.ts";
 import { backendFor } from "../schemes.ts";
 import { modelFor } from "./bench.ts";
 import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KERNEL_OPTIONS, kernelsFrom, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
@@ -119,7 +119,6 @@ async function timed(values: Values, io: Io, { promptTokens, tokens, repeat }: W
   }
 }
 
-const threadsName = (threads: number) => `${threads} thread${threads === 1 ? "" : "s"}`;
 const span = ({ median, lowest, highest }: Spread) => `${median.toFixed(1)} (${lowest.toFixed(1)}-${highest.toFixed(1)})`;
 
 function machineLines({ backend, threads, parallelism, vectorBits, relaxedDot, overheadNs, cacheBytes, read, peaks }: Machine): string[] {
@@ -130,9 +129,9 @@ function machineLines({ backend, threads, parallelism, vectorBits, relaxedDot, o
     `this machine: ${backend} kernels on ${threads} of ${parallelism} threads${vectorBits ? `, vectors of ${vectorBits} bits, relaxed dot ${relaxedDot}` : ""}; medians (lowest-highest)`,
     "",
     line("reads, GB/s", sizes),
-    ...counts.map((n) => line(threadsName(n), read.filter((one) => one.threads === n).map(({ gbPerSecond }) => span(gbPerSecond)))),
+    ...counts.map((n) => line(formatThreads(n), read.filter((one) => one.threads === n).map(({ gbPerSecond }) => span(gbPerSecond)))),
     line("peak, GOPS", [...PEAK_FORMATS]),
-    ...counts.map((n) => line(threadsName(n), peaks.filter((one) => one.threads === n).map(({ gops }) => span(gops)))),
+    ...counts.map((n) => line(formatThreads(n), peaks.filter((one) => one.threads === n).map(({ gops }) => span(gops)))),
     "",
     (cacheBytes > 0 ? `caches: up to ${cacheBytes / 2 ** 20} MiB are read` : "caches: no size is read") +
       ` ${CACHE_FACTOR} times as fast as memory, or faster; an op without work takes ${(overheadNs / 1e3).toFixed(2)} us`,

@@ -1,3 +1,4 @@
+import { formatThreads } from "../report.ts";
 import { type App, createApp } from "../server/app.ts";
 import { jsonReply } from "../server/http.ts";
 import { BATCH_OPTIONS, batchingFrom } from "./batch.ts";
@@ -56,7 +57,7 @@ export const serve: Command = {
         engine.tokenizer.encode("a");
         app = createApp(engine, { model, token, maxTokens, maxConcurrent });
         const at = `http://${listening.host.includes(":") ? `[${listening.host}]` : listening.host}:${listening.port}`;
-        io.err(`${model} at ${at}/v1 (${engine.backend}, ${engine.threads} thread${engine.threads === 1 ? "" : "s"})${token === undefined && !LOOPBACK.includes(host) ? "; no --token: open to everyone who reaches it" : ""}\n`);
+        io.err(`${model} at ${at}/v1 (${engine.backend}, ${formatThreads(engine.threads)})${token === undefined && !LOOPBACK.includes(host) ? "; no --token: open to everyone who reaches it" : ""}\n`);
         await aborted(io.interrupted);
         io.err("finishing what runs; once more ends at once\n");
         app.stop();

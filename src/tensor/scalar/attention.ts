@@ -110,26 +110,42 @@ function tile(running: Running, q: Float32Array, at: number, page: KvPage, row: 
   running.max = tileMax;
 }
 
+/** A column of the score matrix: the position it stands for, and where its key and value lie. */
+interface KeyColumn {
+  readonly position: number;
+  readonly page: KvPage;
+  readonly slot: number;
+}
+
+function columnsOf(segment: Segment): KeyColumn[] {
+  const pageSize = pageSizeOf(segment.pages[0]);
+  return Array.from({ length: keyColumns(segment) }, (_, column) => {
+    const position = keyPosition(segment, column);
+    return { position, page: pageOf(segment, position), slot: position % pageSize };
+  });
+}
+
 /** The textbook's first step: scores [nHeads, queries, key columns] of one segment, -Infinity where a query does not see a key. */
 export function attentionScores(scores: Tensor, q: Tensor, segment: Segment, layer: number, shape: AttentionShape, sinkQ = q): void {
   const { nHeads, nKvHeads, headDim, scale } = shape;
-  const bends = Array.from({ length: nHeads }, (_, head) => bending(shape, head));
-  const keys = keyColumns(segment);
-  const pageSize = pageSizeOf(segment.pages[0]);
+  const columns = columnsOf(segment);
   const dot = ROW_DOT[formatOf(segment.pages[0].k)];
   let to = 0;
   for (let head = 0; head < nHeads; head++) {
     const kvHead = Math.floor((head * nKvHeads) / nHeads);
+    const bend = bending(shape, head);
     for (let i = 0; i < segment.length; i++) {
       const at = ((segment.row + i) * nHeads + head) * headDim;
-      const position = segment.start + i;
-      const from = windowStart(segment, position);
-      for (let c = 0; c < keys; c++, to++) {
-        const j = keyPosition(segment, c);
-        const page = pageOf(segment, j);
-        const [query, own] = j < from ? [sinkQ, segment.window!.sinks + segment.window!.size - 1] : [q, position];
-        const score = () => dot(query.f32, at, page.k, rowOf(page, layer, kvHead, j % pageSize)) * scale;
-        scores.f32[to] = !sees(segment, position, j) ? -Infinity : (bends[head]?.(score(), own - j) ?? score());
+      const own = segment.start + i;
+      const from = windowStart(segment, own);
+      for (const { position, page, slot } of columns) {
+        let score = -Infinity;
+        if (sees(segment, own, position)) {
+          const sink = position < from;
+          score = dot((sink ? sinkQ : q).f32, at, page.k, rowOf(page, layer, kvHead, slot)) * scale;
+          if (bend) score = bend(score, (sink ? segment.window!.sinks + segment.window!.size - 1 : own) - position);
+        }
+        scores.f32[to++] = score;
       }
     }
   }
@@ -138,19 +154,17 @@ export function attentionScores(scores: Tensor, q: Tensor, segment: Segment, lay
 /** The textbook's last step: the values of one segment, mixed by softmaxed scores [nHeads, queries, key columns]. */
 export function attentionMix(out: Tensor, weights: Tensor, segment: Segment, layer: number, shape: AttentionShape): void {
   const { nHeads, nKvHeads, headDim } = shape;
-  const keys = keyColumns(segment);
-  const pageSize = pageSizeOf(segment.pages[0]);
+  const columns = columnsOf(segment);
   const mixRow = ROW_MIX[formatOf(segment.pages[0].v)];
   const mix = new Float64Array(headDim);
+  let from = 0;
   for (let head = 0; head < nHeads; head++) {
     const kvHead = Math.floor((head * nKvHeads) / nHeads);
     for (let i = 0; i < segment.length; i++) {
       mix.fill(0);
-      for (let c = 0; c < keys; c++) {
-        const j = keyPosition(segment, c);
-        if (!sees(segment, segment.start + i, j)) continue;
-        const page = pageOf(segment, j);
-        mixRow(mix, weights.f32[(head * segment.length + i) * keys + c], page.v, rowOf(page, layer, kvHead, j % pageSize));
+      for (const { position, page, slot } of columns) {
+        const weight = weights.f32[from++];
+        if (sees(segment, segment.start + i, position)) mixRow(mix, weight, page.v, rowOf(page, layer, kvHead, slot));
       }
       out.f32.set(mix, ((segment.row + i) * nHeads + head) * headDim);
     }

@@ -1,15 +1,14 @@
 import type { AttentionShape, Segment } from "../kernels.ts";
-import { pageOf, pageSizeOf, visiblePairs, windowStart } from "../segments.ts";
+import { keyColumns, pageOf, pageSizeOf, visiblePairs, windowStart } from "../segments.ts";
 import type { Tensor } from "../tensor.ts";
 import type { Device } from "./device.ts";
 import { Workspace } from "./device.ts";
-import { attentionScratch, ITEM_WORDS, RUN, stateBytes } from "./kernels/attention.ts";
+import { attentionScratch, ITEM_WORDS, QUERIES, RUN, SCORE_BYTES, stateBytes } from "./kernels/attention.ts";
 import { PAGE_WORDS } from "./kernels/attention-block.ts";
+import { SEGMENT_WORDS } from "./kernels/attention-naive.ts";
 import { KV_FORMATS, kvRowBytes } from "./kernels/kv-format.ts";
 import { KV_ENTRY_WORDS } from "./kernels/kv-write.ts";
 
-/** Queries that one item of a prompt covers: they share the blocks of keys in the cache. */
-const QUERIES = 24;
 /** (query, key, head) triples below which one thread is faster than handing over. */
 const ALONE = 512;
 
@@ -50,16 +49,34 @@ interface Items {
   readonly pairs: number;
 }
 
+/** Pages that a segment's positions take, those of the hole included. */
+const pageCountOf = ({ start, length, pages }: Segment): number => Math.ceil((start + length) / pageSizeOf(pages[0]));
+
+/** Writes a segment's page table from word `at` on; the word behind it. */
+function layPages(device: Device, words: Int32Array, at: number, segment: Segment): number {
+  const { pages, hole } = segment;
+  const end = pageCountOf(segment);
+  for (let i = 0; i < end; i++, at += PAGE_WORDS) {
+    // Pages of the hole keep whatever stands there: no query sees them.
+    if (hole && i >= hole.at && i < hole.at + hole.count) continue;
+    const { k, v } = pages[hole && i >= hole.at ? i - hole.count : i];
+    words[at] = device.address(k);
+    words[at + 1] = device.address(v);
+    words[at + 2] = scalesOf(k);
+    words[at + 3] = scalesOf(v);
+  }
+  return at;
+}
+
 /** Writes the page tables and items of segments into `tables`. */
 function layItems(device: Device, tables: Workspace, segments: readonly Segment[], nHeads: number, perKv: number): Items {
-  const pageSize = pageSizeOf(segments[0].pages[0]);
   let pageCount = 0;
   let count = 0;
   let splits = 0;
   let slots = 0;
   for (const segment of segments) {
-    const { start, length } = segment;
-    pageCount += Math.ceil((start + length) / pageSize);
+    const { length } = segment;
+    pageCount += pageCountOf(segment);
     const runs = length === 1 ? runCount(segment) : 1;
     if (runs > 1) {
       count += runs;
@@ -76,18 +93,9 @@ function layItems(device: Device, tables: Workspace, segments: readonly Segment[
   let split = splitsAt;
   let slot = 0;
   for (const segment of segments) {
-    const { pages, row, start, length, hole, window } = segment;
+    const { pages, row, start, length, window } = segment;
     const table = base + 4 * page;
-    const used = Math.ceil((start + length) / pageSize);
-    for (let i = 0; i < used; i++, page += PAGE_WORDS) {
-      // Pages of the hole keep whatever stands there: no query sees them.
-      if (hole && i >= hole.at && i < hole.at + hole.count) continue;
-      const { k, v } = pages[hole && i >= hole.at ? i - hole.count : i];
-      words[page] = device.address(k);
-      words[page + 1] = device.address(v);
-      words[page + 2] = scalesOf(k);
-      words[page + 3] = scalesOf(v);
-    }
+    page = layPages(device, words, page, segment);
     const { sinks, first, end } = runsOf(segment);
     const [k, v] = [formatOf(pages[0].k), formatOf(pages[0].v)];
     const put = (firstQuery: number, lastQuery: number, run: number, runEnd: number, touched: number, partial: number): void => {
@@ -155,45 +163,65 @@ function layEntries(device: Device, tables: Workspace, segments: readonly Segmen
 
 /** Turns segments into the kernels' tables, once a step, and runs them. */
 export function attentionPlan(device: Device) {
-  const [tables, entries, scratch, partials, slopeTable] = ["tables", "entries", "scratch", "partials", "slopes"].map((what) => new Workspace(device, `attention ${what}`));
-  const kernel = device.kernel("attention");
-  const mergeKernel = device.kernel("attention_merge");
-  const writeKernel = device.kernel("kv_write");
+  const [tables, naiveTable, entries, scratch, partials, slopeTable] = ["tables", "table", "entries", "scratch", "partials", "slopes"].map((what) => new Workspace(device, `attention ${what}`));
+  const [kernel, mergeKernel, scoresKernel, mixKernel, writeKernel] = ["attention", "attention_merge", "attention_scores", "attention_mix", "kv_write"].map((name) => device.kernel(name));
+  const { params, paramsF32 } = device;
   let items: Items | undefined;
   let written: { readonly segments: readonly Segment[]; readonly headDim: number; readonly tokens: number } | undefined;
 
+  /** Sets what all kernels over pages want to know, with `scratchBytes` for each thread. */
+  const setShape = ({ nHeads, nKvHeads, headDim, scale, softCap, slopes, sinkLogits }: AttentionShape, { pages }: Segment, layer: number, scratchBytes: number): void => {
+    const bytes = Math.ceil(scratchBytes / 64) * 64;
+    params[3] = nHeads;
+    params[4] = nKvHeads;
+    params[5] = headDim;
+    paramsF32[6] = scale;
+    params[7] = pageSizeOf(pages[0]);
+    params[8] = layer * nKvHeads;
+    params[9] = scratch.ensure(bytes * device.mostThreads);
+    params[10] = bytes;
+    paramsF32[14] = softCap ?? 0;
+    params[15] = 0;
+    if (slopes) {
+      params[15] = slopeTable.ensure(slopes.byteLength);
+      new Float32Array(slopeTable.ints.buffer, params[15], slopes.length).set(slopes);
+    }
+    params[16] = sinkLogits ? device.address(sinkLogits) : 0;
+  };
+  /** Runs a kernel of naive attention with its matrix [heads, tokens, columns]. */
+  const runNaive = (index: number, first: Tensor, second: Tensor, segment: Segment, layer: number, shape: AttentionShape): void => {
+    const { pages, row, start, length, window } = segment;
+    const columns = keyColumns(segment);
+    setShape(shape, segment, layer, SCORE_BYTES);
+    const table = naiveTable.ensure(4 * (SEGMENT_WORDS + pageCountOf(segment) * PAGE_WORDS));
+    const words = naiveTable.ints;
+    layPages(device, words, SEGMENT_WORDS, segment);
+    words.set([table + 4 * SEGMENT_WORDS, row, length, start, columns, start + length - columns, window?.size ?? 0, window?.sinks ?? 0, formatOf(pages[0].k), formatOf(pages[0].v)]);
+    params[0] = device.address(first);
+    params[1] = device.address(second);
+    params[2] = table;
+    const units = Math.ceil((length * shape.nHeads) / shape.nKvHeads / QUERIES) * shape.nKvHeads;
+    if (visiblePairs([segment]) * shape.nHeads < ALONE) device.run(index, units);
+    else device.runAll(index, units, 1);
+  };
+
   return {
-    attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, { nHeads, nKvHeads, headDim, scale, softCap, slopes, sinkLogits }: AttentionShape, sinkQ = q): void {
+    attention(out: Tensor, q: Tensor, segments: readonly Segment[], layer: number, shape: AttentionShape, sinkQ = q): void {
       if (segments.length === 0) return;
+      const { nHeads, nKvHeads, headDim } = shape;
       const perKv = nHeads / nKvHeads;
       if (items?.segments !== segments || items.perKv !== perKv || items.nHeads !== nHeads) {
         items = undefined; // Should the tables fail, what is left of them belongs to nobody.
         items = layItems(device, tables, segments, nHeads, perKv);
       }
       const state = stateBytes(headDim);
-      const scratchBytes = Math.ceil(attentionScratch(headDim, Math.max(QUERIES, perKv)) / 64) * 64;
-      const { params } = device;
-      params[9] = scratch.ensure(scratchBytes * device.mostThreads);
-      params[12] = partials.ensure(Math.max(1, items.slots * nHeads * state));
+      setShape(shape, segments[0], layer, attentionScratch(headDim, Math.max(QUERIES, perKv)));
       params[0] = device.address(out);
       params[1] = device.address(q);
       params[2] = items.items;
-      params[3] = nHeads;
-      params[4] = nKvHeads;
-      params[5] = headDim;
-      device.paramsF32[6] = scale;
-      params[7] = pageSizeOf(segments[0].pages[0]);
-      params[8] = layer * nKvHeads;
-      params[10] = scratchBytes;
       params[11] = state;
+      params[12] = partials.ensure(Math.max(1, items.slots * nHeads * state));
       params[13] = device.address(sinkQ);
-      device.paramsF32[14] = softCap ?? 0;
-      params[16] = sinkLogits ? device.address(sinkLogits) : 0;
-      params[15] = 0;
-      if (slopes) {
-        params[15] = slopeTable.ensure(slopes.byteLength);
-        new Float32Array(slopeTable.ints.buffer, params[15], slopes.length).set(slopes);
-      }
       const units = items.count * nKvHeads;
       if (items.pairs * nHeads < ALONE) device.run(kernel, units);
       else device.runAll(kernel, units, 1);
@@ -203,6 +231,15 @@ export function attentionPlan(device: Device) {
       }
     },
 
+    attentionScores(scores: Tensor, q: Tensor, segment: Segment, layer: number, shape: AttentionShape, sinkQ = q): void {
+      params[13] = device.address(sinkQ);
+      runNaive(scoresKernel, scores, q, segment, layer, shape);
+    },
+
+    attentionMix(out: Tensor, weights: Tensor, segment: Segment, layer: number, shape: AttentionShape): void {
+      runNaive(mixKernel, out, weights, segment, layer, shape);
+    },
+
     kvWrite(k: Tensor, v: Tensor, segments: readonly Segment[], layer: number, { nKvHeads, headDim }: AttentionShape): void {
       if (segments.length === 0) return;
       if (written?.segments !== segments || written.headDim !== headDim) {
@@ -210,7 +247,6 @@ export function attentionPlan(device: Device) {
         written = { segments, headDim, tokens: layEntries(device, entries, segments, headDim) };
       }
       const pageSize = pageSizeOf(segments[0].pages[0]);
-      const { params } = device;
       params[0] = device.address(k);
       params[1] = device.address(v);
       params[2] = entries.address;

@@ -1,8 +1,7 @@
 import { joinHeads, splitHeads } from "../heads.ts";
 import type { Kernels } from "../kernels.ts";
-import { attentionMix, attentionScores } from "../scalar/attention.ts";
 import { route } from "../routing.ts";
-import { ropeAngles, softmax } from "../scalar/pointwise.ts";
+import { ropeAngles } from "../scalar/pointwise.ts";
 import type { PlainDType, TensorData } from "../tensor.ts";
 import { isHalf, storage, Tensor, VIEWS } from "../tensor.ts";
 import { attentionPlan } from "./attention-plan.ts";
@@ -59,7 +58,7 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
   const device = new Device(method, { threads, spawn, maxBytes });
   const { params, paramsF32 } = device;
   const linears = linearPlan(device, method);
-  const plan = attentionPlan(device);
+  const attention = attentionPlan(device);
   const staging = new Workspace(device, "a piece of the model file");
   const names = ["rms_norm", "layer_norm", "rope_interleaved", "rope_halves", "gated_silu", "gated_gelu", "gated_relu2", "gated_swiglu_oai", "silu", "gelu", "relu2", "swiglu_oai", "scale", "cap", "clamp", "add", "add_scaled", "softmax", "copy"] as const;
   const kernel = Object.fromEntries(names.map((name) => [name, device.kernel(name)])) as Record<(typeof names)[number], number>;
@@ -114,15 +113,13 @@ export function wasmKernels({ threads = 1, spawn, maxBytes, activations = "int16
       params[4] = pairs;
       byRows(style === "halves" ? kernel.rope_halves : kernel.rope_interleaved, angles.rows, width);
     },
-    kvWrite: plan.kvWrite,
-    attention: plan.attention,
-    attentionScores,
-    attentionMix,
+    ...attention,
     softmax(x, sinkLogits) {
-      if (sinkLogits) return softmax(x, sinkLogits); // Like the other steps of naive attention.
       const n = x.cols;
       params[0] = device.address(x);
       params[1] = n;
+      params[2] = sinkLogits ? device.address(sinkLogits) : 0;
+      params[3] = x.data.length / x.rows / n;
       byRows(kernel.softmax, x.data.length / n, n * 4);
     },
     gated(out, gate, up, activation) {

@@ -1,6 +1,8 @@
 import type { Activation } from "../kernels.ts";
 import { blockOrder, type KernelOptions } from "./kernels/common.ts";
 import { emitAttention } from "./kernels/attention.ts";
+import { emitBlockSteps } from "./kernels/attention-block.ts";
+import { emitNaiveAttention } from "./kernels/attention-naive.ts";
 import { emitKvWrite } from "./kernels/kv-write.ts";
 import { emitGates, emitLinears } from "./kernels/linear.ts";
 import { emitWidenFloats, floatTiles } from "./kernels/linear-float.ts";
@@ -79,7 +81,9 @@ export function assemble(options: KernelOptions, memory: { initial: number; maxi
   emitPointwise(emitter);
   emitSoftmax(emitter);
   emitLogits(emitter);
-  emitAttention(emitter);
+  const steps = emitBlockSteps(emitter);
+  emitAttention(emitter, steps);
+  emitNaiveAttention(emitter, steps);
   emitKvWrite(emitter);
   emitPack(emitter);
   emitPackFloats(emitter);

@@ -2,8 +2,9 @@ import { describe, expect, it } from "vitest";
 import { spawnThread } from "../../../src/runtime/node-threads.ts";
 import type { AttentionShape, AttentionWindow, Kernels, KvFormat, KvPage, PageHole, Segment } from "../../../src/tensor/kernels.ts";
 import { scalarKernels } from "../../../src/tensor/scalar/index.ts";
+import { keyColumns } from "../../../src/tensor/segments.ts";
 import type { Tensor } from "../../../src/tensor/tensor.ts";
-import { zeros } from "../../../src/tensor/tensor.ts";
+import { f32, zeros } from "../../../src/tensor/tensor.ts";
 import { wasmKernels } from "../../../src/tensor/wasm/index.ts";
 import type { Random } from "./helpers.ts";
 import { copy, normals, random, sameBits, worstRow } from "./helpers.ts";
@@ -58,6 +59,21 @@ function holeOf(pageSize: number, start: number, window: AttentionWindow): PageH
   return start >= window.sinks + window.size && end > at ? { at, count: end - at } : undefined;
 }
 
+/** Scores in one row (a query that sees one key may have a score of nearly nothing), 0 in place of those that no query sees. */
+const finite = (scores: Tensor): Tensor => f32([1, scores.f32.length], scores.f32.map((score) => (score === -Infinity ? 0 : score)));
+
+/** The first layer's attention by the textbook's three steps; a copy. */
+function naively(on: Kernels, q: Tensor, segment: Segment, shape: AttentionShape, sinkQ?: Tensor): Tensor {
+  const [out, scores] = [on.alloc("f32", q.shape), on.alloc("f32", [shape.nHeads, segment.length, keyColumns(segment)])];
+  on.attentionScores(scores, q, segment, 0, shape, sinkQ);
+  on.softmax(scores);
+  on.attentionMix(out, scores, segment, 0, shape);
+  const made = copy(out);
+  on.free(out);
+  on.free(scores);
+  return made;
+}
+
 describe("kvWrite", () => {
   it("writes the scalar kernels' bits in every format", () => {
     const rng = random(11);
@@ -89,7 +105,7 @@ describe("kvWrite", () => {
   });
 });
 
-describe("attention over quantised pages and windows", () => {
+describe("attention, tiled and naive, over quantised pages and windows", () => {
   it("equals the scalar kernels on random shapes, formats, windows, holes and sink queries", () => {
     const rng = random(12);
     for (let round = 0; round < 250; round++) {
@@ -118,6 +134,27 @@ describe("attention over quantised pages and windows", () => {
       kernels.attention(out, q, segments.map(([mine]) => mine), layer, shape, sinks ? sinkQ : undefined);
       scalar.attention(wanted, copy(q), segments.map(([, reference]) => reference), layer, shape, sinks ? copy(sinkQ) : undefined);
       expect(worstRow(out, wanted)).toBeLessThan(1e-5);
+
+      // Step by step, by the textbook: [the kernels, the reference].
+      const bent: AttentionShape = { ...shape, ...(rng.next() < 0.3 && { softCap: 3 }), ...(rng.next() < 0.3 && { slopes: Float32Array.from({ length: shape.nHeads }, () => rng.next() / 4) }) };
+      const sinkLogits = rng.next() < 0.5 ? normals(kernels, rng, [shape.nHeads]) : undefined;
+      out.data.fill(NaN);
+      for (const [mine, reference] of segments) {
+        const scores = kernels.alloc("f32", [shape.nHeads, mine.length, keyColumns(mine)]);
+        const wantedScores = zeros("f32", scores.shape);
+        kernels.attentionScores(scores, q, mine, layer, bent, sinks ? sinkQ : undefined);
+        scalar.attentionScores(wantedScores, copy(q), reference, layer, bent, sinks ? copy(sinkQ) : undefined);
+        expect(scores.f32.every((value, i) => (value === -Infinity) === (wantedScores.f32[i] === -Infinity))).toBe(true);
+        expect(worstRow(finite(scores), finite(wantedScores))).toBeLessThan(1e-5);
+        kernels.softmax(scores, sinkLogits);
+        scalar.softmax(wantedScores, sinkLogits && copy(sinkLogits));
+        expect(worstRow(scores, wantedScores)).toBeLessThan(1e-5);
+        kernels.attentionMix(out, scores, mine, layer, bent);
+        scalar.attentionMix(wanted, wantedScores, reference, layer, bent);
+        kernels.free(scores);
+      }
+      expect(worstRow(out, wanted)).toBeLessThan(1e-5);
+      if (sinkLogits) kernels.free(sinkLogits);
       for (const { all } of made) free(kernels, all);
       for (const tensor of [q, sinkQ, out]) kernels.free(tensor);
     }
@@ -132,7 +169,7 @@ describe("attention over quantised pages and windows", () => {
         const tokens = 600;
         const data = [nKvHeads, nKvHeads, nHeads, nHeads].map((heads) => normals(kernels, rng, [tokens, heads * headDim]));
         for (const window of [undefined, { size: 70, sinks: 3 }, { size: 300, sinks: 260 }]) {
-          let first: Tensor | undefined;
+          let [first, firstNaive]: Tensor[] = [];
           for (const on of [kernels, threaded]) {
             const [keys, values, q, sinkQ] = data.map((tensor) => {
               const moved = on.alloc("f32", tensor.shape);
@@ -147,6 +184,9 @@ describe("attention over quantised pages and windows", () => {
               on.attention(out, q, [segment(0, tokens)], 0, shape, sinkQ);
               first ??= copy(out);
               expect(sameBits(out, first)).toBe(true);
+              const naive = naively(on, q, segment(0, tokens), shape, sinkQ);
+              firstNaive ??= naive;
+              expect(sameBits(naive, firstNaive)).toBe(true);
               for (const [start, length] of [[0, 1], [17, 2], [255, 1], [256, 7], [400, 1], [511, 64], [599, 1]]) {
                 const part = on.alloc("f32", [length, nHeads * headDim]);
                 on.attention(part, q.slice(start, start + length), [segment(start, length)], 0, shape, sinkQ.slice(start, start + length));
@@ -178,7 +218,9 @@ describe("attention over quantised pages and windows", () => {
       const q = kernels.alloc("f32", x.shape);
       q.data.fill(1);
       kernels.attention(out, q, [segment], 0, layout.shape);
-      expect([0, 1, 2, 3, 4, 5].map((row) => Number.isFinite(out.data[8 * row]))).toEqual([true, true, true, false, false, true]);
+      const seen = (out: Tensor) => [0, 1, 2, 3, 4, 5].map((row) => Number.isFinite(out.data[8 * row]));
+      expect(seen(out)).toEqual([true, true, true, false, false, true]);
+      expect(seen(naively(kernels, q, segment, layout.shape))).toEqual(seen(out));
     }
   });
 });

@@ -2,7 +2,7 @@ import type { Expr, Func, Local } from "../assembler.ts";
 import { br_if, call, f32, f32x4, i32, if_, local, loop, v128 } from "../assembler.ts";
 import type { Emitter } from "./common.ts";
 import { floats, madd, maxF32, param, paramF32, pick, range, storeBoth, sumF32 } from "./common.ts";
-import { expOf, heldConstants } from "./exp.ts";
+import { expOf, heldConstants, tanhOf } from "./exp.ts";
 import type { KvReader, Step } from "./kv-format.ts";
 import { KV_READERS } from "./kv-format.ts";
 
@@ -24,6 +24,8 @@ export interface BlockSteps {
   readonly softmax: Func;
   /** (format, page table, row, position, count, then for each query: weights, state): adds the weighted values in the order of positions. */
   readonly mix: readonly [Func, Func];
+  /** (scores, count, offset, slope): what a soft cap and slopes make of scores, see `emitBend`. */
+  readonly bend: Func;
   /** (format, which, page table, row, position, count): reads a word of every cache line of those keys (which = 0) or values (1), see `emitTouch`. */
   readonly touch: Func;
 }
@@ -42,6 +44,7 @@ export function emitBlockSteps(emitter: Emitter): BlockSteps {
     scores: family("attention_scores", (name, reader, queries) => emitScores(emitter, name, reader, queries)),
     softmax: emitSoftmax(emitter),
     mix: family("attention_mix", (name, reader, queries) => emitMix(emitter, name, reader, queries)),
+    bend: emitBend(emitter),
     touch: emitTouch(emitter),
   };
 }
@@ -281,5 +284,29 @@ function emitMix(emitter: Emitter, name: string, reader: KvReader, queries: 1 | 
       });
     }
     if (reader.last) if_(i32.and(headDim, 1), () => chunk(reader.last!, 1));
+  });
+}
+
+/**
+ * (scores, count, offset of the first key from the query, slope): caps scores at parameter 14, unless it is 0, and lowers each by the slope for
+ * every position that its key lies before the query. Touches up to three scores more.
+ */
+function emitBend(emitter: Emitter): Func {
+  return emitter.module.func("attention_bend", ["i32", "i32", "i32", "f32"], undefined, (scores, count, offset, slope) => {
+    const end = local("i32", i32.add(scores, i32.shl(count, 2)));
+    if_(param(14), () => {
+      const cap = local("v128", f32x4.splat(paramF32(14)));
+      const inverse = local("v128", f32x4.div(f32x4.const(1), cap));
+      range(scores, end, 16, (at) => v128.store(at, f32x4.mul(cap, tanhOf(emitter, f32x4.mul(v128.load(at), inverse)))));
+    });
+    if_(param(15), () => {
+      const first = f32x4.add(f32x4.splat(f32.convert_i32_s(offset)), v128.const(new Uint8Array(Float32Array.of(0, 1, 2, 3).buffer)));
+      const distance = local("v128", first);
+      const slopes = local("v128", f32x4.splat(slope));
+      range(scores, end, 16, (at) => {
+        v128.store(at, f32x4.add(v128.load(at), f32x4.mul(distance, slopes)));
+        distance.set(f32x4.add(distance, f32x4.const(4)));
+      });
+    });
   });
 }

@@ -1,9 +1,10 @@
 import type { Expr, Func } from "../assembler.ts";
 import { call, f32, f32x4, i32, if_, local, return_, v128 } from "../assembler.ts";
-import { emitBlockSteps, STATE_MIX } from "./attention-block.ts";
+import type { BlockSteps } from "./attention-block.ts";
+import { STATE_MIX } from "./attention-block.ts";
 import type { Emitter } from "./common.ts";
-import { floats, maxI32, minI32, param, paramF32, range } from "./common.ts";
-import { expOf, tanhOf } from "./exp.ts";
+import { floats, maxI32, minI32, param, range } from "./common.ts";
+import { expOf } from "./exp.ts";
 
 type I32 = Expr<"i32">;
 
@@ -14,7 +15,9 @@ type I32 = Expr<"i32">;
  * changes a bit. With a window the positions of the sinks are cut first, in the same way, then those of the window.
  */
 export const RUN = 256;
-const BLOCK = 64;
+export const BLOCK = 64;
+/** Queries that one item of a prompt covers: they share the blocks of keys in the cache. */
+export const QUERIES = 24;
 
 /** Parameters of "attention" and "attention_merge", in order. */
 export const ATTENTION_PARAMS = ["out", "q", "items", "nHeads", "nKvHeads", "headDim", "scale", "pageSize", "slot", "scratch", "scratchBytes", "stateBytes", "partials", "sinkQ", "softCap", "slopes", "sinkLogits"] as const;
@@ -29,16 +32,15 @@ export const ATTENTION_PARAMS = ["out", "q", "items", "nHeads", "nKvHeads", "hea
 export const ITEM_WORDS = 16;
 
 /** Scores of one query in scratch, with room for the overshoot of the last vector. */
-const SCORE_BYTES = (BLOCK + 8) * 4;
+export const SCORE_BYTES = (BLOCK + 8) * 4;
 
 export const stateBytes = (headDim: number): number => STATE_MIX + Math.ceil(headDim / 4) * 16;
 /** Scratch of one thread: scores of two queries, and for each of `queries` queries the state so far and that of the current run. */
 export const attentionScratch = (headDim: number, queries: number): number => 2 * SCORE_BYTES + 2 * queries * stateBytes(headDim);
 
-export function emitAttention(emitter: Emitter): void {
+export function emitAttention(emitter: Emitter, steps: BlockSteps): void {
   const { module, threadIndex } = emitter;
   const merge = emitMerge(emitter);
-  const steps = emitBlockSteps(emitter);
 
   const clear = module.func("attention_clear", ["i32", "i32"], undefined, (state, bytes) => {
     range(state, i32.add(state, bytes), 16, (at) => v128.store(at, f32x4.const(0)));
@@ -57,8 +59,6 @@ export function emitAttention(emitter: Emitter): void {
       (at) => f32.store(i32.add(out, at), f32.div(f32.load(i32.add(state, at), STATE_MIX), sum)),
     );
   });
-
-  const bend = emitBend(emitter);
 
   module.kernel("attention", (first, last) => {
     const [nKvHeads, headDim, pageSize, bytes] = [local("i32", param(4)), local("i32", param(5)), local("i32", param(7)), local("i32", param(11))];
@@ -118,7 +118,7 @@ export function emitAttention(emitter: Emitter): void {
       if_(sinkRun, () => own.set(i32.sub(i32.add(i32.load(item, 32), i32.load(item, 36)), 1)));
       const slope = local("f32", 0);
       if_(param(15), () => slope.set(f32.load(i32.add(param(15), i32.shl(pair[t].head, 2)))));
-      call(bend, rowOf(t, pair[t].low), i32.sub(pair[t].high, pair[t].low), i32.sub(i32.add(start, pair[t].low), own), slope);
+      call(steps.bend, rowOf(t, pair[t].low), i32.sub(pair[t].high, pair[t].low), i32.sub(i32.add(start, pair[t].low), own), slope);
     };
     const weigh = (t: number): void => {
       if_(bent, () => bendScores(t));
@@ -216,30 +216,6 @@ export function emitAttention(emitter: Emitter): void {
         next.add(i32.mul(nHeads, bytes));
       });
       call(finish, i32.add(param(0), i32.shl(i32.mul(i32.add(i32.mul(i32.load(item), nHeads), head), headDim), 2)), total, headDim, head);
-    });
-  });
-}
-
-/**
- * (scores, count, offset of the first key from the query, slope): caps scores at parameter 14, unless it is 0, and lowers each by the slope for
- * every position that its key lies before the query. Touches up to three scores more.
- */
-function emitBend(emitter: Emitter): Func {
-  return emitter.module.func("attention_bend", ["i32", "i32", "i32", "f32"], undefined, (scores, count, offset, slope) => {
-    const end = local("i32", i32.add(scores, i32.shl(count, 2)));
-    if_(param(14), () => {
-      const cap = local("v128", f32x4.splat(paramF32(14)));
-      const inverse = local("v128", f32x4.div(f32x4.const(1), cap));
-      range(scores, end, 16, (at) => v128.store(at, f32x4.mul(cap, tanhOf(emitter, f32x4.mul(v128.load(at), inverse)))));
-    });
-    if_(param(15), () => {
-      const first = f32x4.add(f32x4.splat(f32.convert_i32_s(offset)), v128.const(new Uint8Array(Float32Array.of(0, 1, 2, 3).buffer)));
-      const distance = local("v128", first);
-      const slopes = local("v128", f32x4.splat(slope));
-      range(scores, end, 16, (at) => {
-        v128.store(at, f32x4.add(v128.load(at), f32x4.mul(distance, slopes)));
-        distance.set(f32x4.add(distance, f32x4.const(4)));
-      });
     });
   });
 }

@@ -95,14 +95,16 @@ export function emitPointwise(emitter: Emitter): void {
   });
 }
 
-/** Kernel "softmax": rows [first, last) of x [rows, cols], in place; params x, cols. */
+/** Kernel "softmax": rows [first, last) of x [heads * rows, cols], in place; params x, cols, and for a sink by head their address (else 0) and rows. */
 export function emitSoftmax(emitter: Emitter): void {
   emitter.module.kernel("softmax", (first, last) => {
     const cols = local("i32", param(1));
     const row = local("i32", i32.add(param(0), i32.shl(i32.mul(first, cols), 2)));
-    const value = local("v128");
-    range(first, last, 1, () => {
-      const max = local("v128", f32x4.const(-Infinity));
+    const [value, sinks] = [local("v128"), local("i32", param(2))];
+    range(first, last, 1, (index) => {
+      const sink = local("f32", -Infinity);
+      if_(sinks, () => sink.set(f32.load(i32.add(sinks, i32.shl(i32.div_u(index, param(3)), 2)))));
+      const max = local("v128", f32x4.splat(sink));
       floats(
         cols,
         (at) => max.set(f32x4.max(max, v128.load(i32.add(row, at)))),
@@ -124,6 +126,7 @@ export function emitSoftmax(emitter: Emitter): void {
         },
       );
       const total = local("f32", sumF32(sum));
+      if_(sinks, () => total.set(f32.add(total, f32x4.extract_lane(0, local("v128", expOf(emitter, f32x4.sub(f32x4.splat(sink), max)))))));
       floats(
         cols,
         (at) => v128.store(i32.add(row, at), f32x4.div(v128.load(i32.add(row, at)), f32x4.splat(total))),
