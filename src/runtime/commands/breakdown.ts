@@ -7,8 +7,8 @@ import { measure } from "../hardware/measured.ts";
 import { type Candidate, movesFrom, PROMPTS, RATIOS, searchShares, sharesOf, traceAll } from "../hardware/search.ts";
 import { type AttentionCount, PUBLISHED_SHARES, type Share, shareCounter } from "../hardware/shares.ts";
 import { traced, type Workload } from "../hardware/trace.ts";
-import { percent } from "../report.ts";
-import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, MODEL_OPTIONS, number, text, UsageError, type Values } from "./command.ts";
+import { formatThreads, percent } from "../report.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, KERNEL_OPTIONS, kernelsFrom, MODEL_OPTIONS, number, text, UsageError, type Values } from "./command.ts";
 import { arithmeticFrom, checkContext, formatsFrom, HW_OPTION, hardwareFrom, oneDevice, ROOF_OPTIONS, shapeFrom, SHAPE_OPTIONS } from "./hardware-options.ts";
 import { openFrom } from "./tokenize.ts";
 
@@ -25,6 +25,7 @@ export const breakdown: Command = {
     tokens: { type: "string", value: "N", help: "tokens to decode (default 32)" },
     batch: { type: "string", value: "B", help: "sequences at once (default 1)" },
     backend: { type: "string", value: "NAME", help: "auto, wasm or scalar: measured; shapes: costs only, timed by --hw (the default with --hw)" },
+    ...KERNEL_OPTIONS,
     hw: HW_OPTION,
     ...ROOF_OPTIONS,
     attention: ENGINE_OPTIONS.attention,
@@ -80,7 +81,7 @@ async function costed(values: Values, io: Io, workload: Workload, attention: "ti
 }
 
 async function measured(values: Values, io: Io, workload: Workload, attention: "tiled" | "naive", counting: AttentionCount, backend: (typeof BACKENDS)[number]): Promise<Result> {
-  const kernels = await createKernels(backend);
+  const kernels = await createKernels(backend, kernelsFrom(values));
   try {
     const model = text(values, "shape") === undefined ? loaded(values, io, kernels) : drawn(values, kernels);
     const { name, contextLength } = model.config;
@@ -88,7 +89,7 @@ async function measured(values: Values, io: Io, workload: Workload, attention: "
     if (positions > contextLength) throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${positions}`);
     const counter = shareCounter(counting);
     measure(model, kernels, workload, attention, (record) => counter.add(record, record.ns * 1e-9));
-    return { name, shares: counter.shares(), timed: true, remark: `measured with the ${kernels.name} kernels` };
+    return { name, shares: counter.shares(), timed: true, remark: `measured with the ${kernels.name} kernels on ${formatThreads(kernels.threads)}` };
   } finally {
     kernels.close();
   }

@@ -2,7 +2,7 @@ import { OUTLIER, type OpStatistics } from "../../quant/calibration.ts";
 import { calibrate as run } from "../calibration.ts";
 import { textWindows } from "../eval.ts";
 import { count } from "../report.ts";
-import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, text, UsageError } from "./command.ts";
+import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, KERNEL_OPTIONS, loadEngine, MODEL_OPTIONS, number, text, UsageError } from "./command.ts";
 import { openFrom } from "./tokenize.ts";
 
 export const calibrate: Command = {
@@ -16,6 +16,7 @@ export const calibrate: Command = {
     "max-tokens": { type: "string", value: "N", help: "take at most N tokens of the text (default 16384)" },
     context: ENGINE_OPTIONS.context,
     backend: ENGINE_OPTIONS.backend,
+    ...KERNEL_OPTIONS,
     ...JSON_OPTION,
   },
   async run(values, io) {
