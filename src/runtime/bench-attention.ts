@@ -5,6 +5,7 @@ import type { Kernels } from "../tensor/kernels.ts";
 import { Ledger } from "../tensor/ledger.ts";
 import { type AttentionMethod, Ops } from "../tensor/ops.ts";
 import { median } from "./bench.ts";
+import { repeatedly } from "./warm-up.ts";
 
 /** What attention did in one prefill of a whole prompt, all layers. */
 export interface AttentionCost {
@@ -29,9 +30,6 @@ export interface BenchAttentionOptions {
   readonly kv?: KvFormats;
   readonly onProgress?: (done: string) => void;
 }
-
-/** Passes over the shortest prompt before anything is timed, for compilers. */
-const WARM_UP = 5;
 
 /** Naive and tiled attention over the same prompts: one materialises [queries x keys], the other does not. */
 export function benchAttention(model: Model, kernels: Kernels, { contexts, repeat, kv, onProgress }: BenchAttentionOptions): AttentionPoint[] {
@@ -61,7 +59,7 @@ export function benchAttention(model: Model, kernels: Kernels, { contexts, repea
     return Array.from({ length: times }, () => ({ naive: once(context, "naive"), tiled: once(context, "tiled") }));
   };
 
-  if (timed) rounds(Math.min(...contexts), WARM_UP);
+  if (timed) repeatedly(() => rounds(Math.min(...contexts), 1));
   return contexts.map((context) => {
     const found = rounds(context, timed ? repeat : 1);
     const cost = (method: AttentionMethod) => ({ ...found[0][method], ms: timed ? median(found.map((round) => round[method].ms ?? 0)) : null });

@@ -6,6 +6,7 @@ import { Ledger, type OpKind } from "../tensor/ledger.ts";
 import { type AttentionMethod, Ops } from "../tensor/ops.ts";
 import { groupTotals } from "../tensor/totals.ts";
 import { median } from "./bench.ts";
+import { repeatedly } from "./warm-up.ts";
 
 /** Decode with so many sequences in a step. */
 export interface BatchPoint {
@@ -53,7 +54,12 @@ export function benchBatch(model: Model, kernels: Kernels, options: BatchBenchOp
       forward(model, ops, makeBatch(cache, sequences.map((sequence, i) => ({ sequence, tokens: [i % vocabSize], logits: "last", prompt: false }))));
       return performance.now() - started;
     };
-    if (!costsOnly) step();
+    if (!costsOnly) {
+      repeatedly(() => {
+        step();
+        for (const sequence of sequences) cache.truncate(sequence, promptTokens);
+      });
+    }
     const stepMs = costsOnly ? null : median(Array.from({ length: tokens }, step));
     ledger.clear();
     ledger.on = true;

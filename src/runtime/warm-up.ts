@@ -7,11 +7,18 @@ import type { Ops } from "../tensor/ops.ts";
 const PROMPT = 9;
 const DECODES = PAGE_SIZE - PROMPT;
 /** Milliseconds after which even a slow compiler is done. */
-const LIMIT = 80;
+const WARM_MS = 80;
 /** Bytes of linears that keep one step busy for so long (some 10 milliseconds) that code which is not optimised yet costs next to nothing. */
 const LARGE = 1e8;
 
 const warm = new Set<string>();
+
+/** Runs a piece of work, at least once, until its code is optimised. */
+export function repeatedly(work: () => void): void {
+  const end = performance.now() + WARM_MS;
+  do work();
+  while (performance.now() < end);
+}
 
 /**
  * Runs small steps until the kernels' code is optimised. A WebAssembly engine compiles a module quickly first, and a function well once it
@@ -23,7 +30,7 @@ export function warmUp(model: Model, ops: Ops, cache: KvCache): void {
   // Code is shared by all kernels of a process.
   const weights = linears(model.weights).map(({ weight }) => weight);
   if (weights.reduce((sum, { bytes }) => sum + bytes, 0) > LARGE) return;
-  const kind = [...new Set(weights.map(({ format }) => format)), cache.formats.k, cache.formats.v, ...ops.fusions].join();
+  const kind = [...new Set(weights.map(({ format }) => format)), cache.formats.k, cache.formats.v, ops.attentionMethod, ...ops.fusions].join();
   if (warm.has(kind)) return;
   warm.add(kind);
   const { ledger } = ops;
@@ -36,7 +43,7 @@ export function warmUp(model: Model, ops: Ops, cache: KvCache): void {
   const run = (count: number, prompt: boolean) =>
     forward(model, ops, makeBatch(cache, [{ sequence, tokens: Array<number>(count).fill(0), logits: "last", prompt }]));
   try {
-    for (const end = performance.now() + LIMIT; performance.now() < end; ) {
+    for (const end = performance.now() + WARM_MS; performance.now() < end; ) {
       cache.release(sequence);
       sequence = cache.create();
       run(prompt, true);

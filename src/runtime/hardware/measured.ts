@@ -4,6 +4,7 @@ import type { Kernels } from "../../tensor/kernels.ts";
 import { Ledger, type OpHook } from "../../tensor/ledger.ts";
 import { type AttentionMethod, Ops } from "../../tensor/ops.ts";
 import { greedy } from "../sampler.ts";
+import { repeatedly } from "../warm-up.ts";
 import type { Workload } from "./trace.ts";
 
 /** Prompt tokens in one step. */
@@ -35,7 +36,7 @@ export function measure(model: Model, kernels: Kernels, { batch, promptTokens, t
     }
     for (const sequence of sequences) cache.release(sequence);
   };
-  pass(1); // Compiles every kernel and touches every page, unmeasured.
+  repeatedly(() => pass(Math.min(tokens, 8))); // Optimises the code and touches every page, unmeasured.
   ledger.on = true;
   ledger.onOp(hook);
   pass(tokens);
