@@ -26,6 +26,8 @@ export interface BenchOptions {
   /** Prompt tokens in one step. */
   readonly chunk: number;
   readonly onProgress?: (done: string) => void;
+  /** Called after every timed repetition: what is measured there saw the machine as the repetition did. */
+  readonly onRound?: () => void;
 }
 
 /** The slowest and the fastest repetition, tokens per second. */
@@ -62,6 +64,7 @@ export function bench(model: Model, kernels: Kernels, options: BenchOptions): Be
     const times = pass(model, ops, cache, options);
     prefillMs.push(times.prefillMs);
     decodeMs.push(times.decodeMs);
+    options.onRound?.();
   }
   onProgress?.("costs");
   ledger.on = true;

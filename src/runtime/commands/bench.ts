@@ -7,9 +7,9 @@ import { activeParameterCount, parameterCount, weightBytes } from "../../model/w
 import type { Kernels } from "../../tensor/kernels.ts";
 import type { ActivationFormat } from "../../tensor/ops.ts";
 import { shapeKernels } from "../../tensor/shapes.ts";
-import { type Backend, type BackendOptions, BACKENDS, createKernels, threading } from "../backend.ts";
-import { bench as measure, type RateSpread } from "../bench.ts";
-import { measureCeilings, methodOf } from "../hardware/measure-machine.ts";
+import { BACKENDS, createKernels, threading } from "../backend.ts";
+import { bench as measure, median, type RateSpread } from "../bench.ts";
+import { methodOf, peakSpeed, QUICK_BYTES, readSpeed } from "../hardware/measure-machine.ts";
 import { peakFormat } from "../hardware/roofline.ts";
 import { count, formatBytes, percent, phaseTable } from "../report.ts";
 import { backendFor, opsActivations, resolveSchemes, type SchemeOptions } from "../schemes.ts";
@@ -59,11 +59,16 @@ export const bench: Command = {
       throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);
     }
     const onProgress = io.interactive ? (done: string) => io.err(`\r\x1b[K${done}`) : undefined;
-    const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, activations, fusions, batch, kv, chunk: 256, onProgress });
+    // Kernels of their own: the model's may have no memory left.
+    const gauge = backend === "shapes" ? null : await createKernels(backend, options);
+    const reads: number[] = [];
+    const onRound = gauge ? () => reads.push(readSpeed(gauge, QUICK_BYTES).gbPerSecond.median) : undefined;
+    const result = measure(model, kernels, { promptTokens, tokens, repeat, attention, activations, fusions, batch, kv, chunk: 256, onProgress, onRound });
     if (io.interactive) io.err("\r\x1b[K");
     const { threads } = kernels;
     kernels.close();
-    const machine = backend === "shapes" ? null : await ceilingsFor(model, backend, options);
+    const machine = gauge && (await machineOf(gauge, reads, model));
+    gauge?.close();
 
     const { bytesPerDecodeStep, kvBytesPerToken, ...measured } = result;
     const { gbPerSecond } = measured.decode;
@@ -87,7 +92,7 @@ export const bench: Command = {
 };
 
 export interface BenchMachine {
-  /** Reads of memory by 128-bit loads (scalar: by a plain loop) with as many threads, 10^9 bytes per second. */
+  /** Reads of memory by 128-bit loads (scalar: by a plain loop) with as many threads, 10^9 bytes per second; the median of one after every repetition. */
   readonly readBandwidthGBs: number;
   /** Linears over many rows in the caches, in the format of the model's, 10^9 operations per second. */
   readonly peakGops: number;
@@ -99,16 +104,9 @@ export interface BenchMachine {
   readonly parallelism: number;
 }
 
-/** Kernels of their own: the model's may have no memory left. */
-async function ceilingsFor({ weights }: Model, backend: Backend, options: BackendOptions): Promise<BenchMachine> {
-  const kernels = await createKernels(backend, options);
-  try {
-    const { readGBs, gops } = measureCeilings(kernels);
-    const format = peakFormat({ kind: "gemm", name: "", dtype: weights.layers[0].q.weight.format });
-    return { readBandwidthGBs: readGBs.median, peakGops: gops[format].median, ...methodOf(kernels), parallelism: (await threading()).parallelism };
-  } finally {
-    kernels.close();
-  }
+async function machineOf(gauge: Kernels, reads: readonly number[], { weights }: Model): Promise<BenchMachine> {
+  const format = peakFormat({ kind: "gemm", name: "", dtype: weights.layers[0].q.weight.format });
+  return { readBandwidthGBs: median(reads), peakGops: peakSpeed(gauge, format).median, ...methodOf(gauge), parallelism: (await threading()).parallelism };
 }
 
 const between = (spread: RateSpread | null) => (spread === null ? "" : ` (${count(spread.lowest)} to ${count(spread.highest)})`);

@@ -59,6 +59,8 @@ export const CACHE_FACTOR = 1.5;
 /** A plain loop is slower than any memory: it needs less of it, and smaller matrices. */
 const PLAIN_BYTES = 2 ** 27;
 const PLAIN_GEMM = { m: 16, n: 128, k: 512 };
+/** Bytes that a quick measurement of memory reads. */
+export const QUICK_BYTES = 2 ** 28;
 /** Seconds for each figure. */
 const SECONDS = 0.2;
 
@@ -178,16 +180,16 @@ export interface Ceilings {
 }
 
 /** About half a second; the read buffer is taken from the kernels' own memory, and given back. */
-export function measureCeilings(kernels: Kernels, bytes = 2 ** 28): Ceilings {
+export function measureCeilings(kernels: Kernels): Ceilings {
   return {
-    readGBs: readSpeed(kernels, bytes).gbPerSecond,
+    readGBs: readSpeed(kernels, QUICK_BYTES).gbPerSecond,
     gops: { int8: peakSpeed(kernels, "int8"), int4: peakSpeed(kernels, "int4"), f32: peakSpeed(kernels, "f32") },
     overheadNs: overhead(kernels),
   };
 }
 
-/** Kernels in use may have little memory left: then half as much is read, and half of that. */
-function readSpeed(kernels: Kernels, most: number): Omit<ReadSpeed, "threads"> {
+/** Reads of `most` bytes. Kernels in use may have little memory left: then half as much is read, and half of that. */
+export function readSpeed(kernels: Kernels, most: number): Omit<ReadSpeed, "threads"> {
   if (!isWasm(kernels)) return plainRead(Math.min(most, PLAIN_BYTES));
   for (let bytes = most; ; bytes /= 2) {
     try {
@@ -210,7 +212,8 @@ function plainRead(bytes: number): Omit<ReadSpeed, "threads"> {
   return { bytes, gbPerSecond: scaled(spread(found.map((time) => bytes / time))) };
 }
 
-const peakSpeed = (kernels: Kernels, format: PeakFormat): Spread =>
+/** 10^9 operations per second of linears over many rows in the caches. */
+export const peakSpeed = (kernels: Kernels, format: PeakFormat): Spread =>
   scaled(peakGemm(kernels, { format, seconds: SECONDS, ...(!isWasm(kernels) && PLAIN_GEMM) }));
 
 const scaled = ({ median, lowest, highest }: Spread): Spread => ({ median: median / 1e9, lowest: lowest / 1e9, highest: highest / 1e9 });
