@@ -43,8 +43,8 @@ async function main(args: readonly string[]): Promise<void> {
   const values = parse(command, named ? args.slice(words) : args);
   if (values.version) return io.out(`memwall ${packageVersion()}\n`);
   if (values.help) return io.out(named ? commandHelp(command) : await overview());
-  // The first signal asks the command to stop; the second one, whichever it is, ends the process at once.
-  const signals = command.graceful ? ["SIGINT", "SIGTERM"] : ["SIGINT"];
+  // The first signal asks a command that has something to bring to an end to stop; the second one, whichever it is, ends the process at once.
+  const signals = command.stops ?? [];
   const stop = () => {
     for (const signal of signals) process.off(signal, stop);
     interrupt.abort();

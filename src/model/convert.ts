@@ -10,7 +10,7 @@ import { tokenizerMetadata } from "./tokenizer/to-gguf.ts";
 
 /** A folder on its way to being a GGUF file. */
 export interface Conversion {
-  /** For `writeGguf`, which reads the weights as it writes them. */
+  /** For `ggufPieces`, which reads the weights as it writes them. */
   readonly plan: GgufOut;
   /** Bytes of the weights to be read. */
   readonly sourceBytes: number;

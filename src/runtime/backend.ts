@@ -68,6 +68,9 @@ export { startProbe };
 
 const MOST_THREADS = 256;
 
+/** 32-bit WebAssembly memory ends there. */
+export const ADDRESSABLE = 2 ** 32;
+
 export interface Threading {
   readonly spawn?: Spawn;
   /** Threads that run at once here. */

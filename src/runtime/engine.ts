@@ -291,17 +291,26 @@ export class Engine {
    * the milliseconds that the steps took. @throws KvCacheFullError when generations run and hold too many pages.
    */
   *replay(tokens: readonly number[], steps: number): Generator<number, never> {
-    const sequence = this.cache.create();
+    let sequence = this.cache.create();
     const feed = (part: readonly number[], prompt: boolean) =>
       forward(this.model, this.ops, makeBatch(this.cache, [{ sequence, tokens: part, logits: prompt ? "none" : "last", prompt }]));
     try {
       const split = tokens.length - steps;
-      for (let at = 0; at < split; at += LOGITS_CHUNK) feed(tokens.slice(at, Math.min(at + LOGITS_CHUNK, split)), true);
+      const begin = () => {
+        for (let at = 0; at < split; at += LOGITS_CHUNK) feed(tokens.slice(at, Math.min(at + LOGITS_CHUNK, split)), true);
+      };
+      begin();
       for (;;) {
         const started = performance.now();
         for (const token of tokens.slice(split)) feed([token], false);
         yield performance.now() - started;
-        this.cache.truncate(sequence, split);
+        if (!this.cache.window) this.cache.truncate(sequence, split);
+        else {
+          // Pages that the window has passed are gone.
+          this.cache.release(sequence);
+          sequence = this.cache.create();
+          begin();
+        }
       }
     } finally {
       this.cache.release(sequence);

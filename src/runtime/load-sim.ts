@@ -67,7 +67,8 @@ export interface LoadResult {
   /** Generated tokens a second. */
   readonly throughput: number;
   readonly ttftMs: Percentiles;
-  readonly tpotMs: Percentiles;
+  /** Null where no request made a second token. */
+  readonly tpotMs: Percentiles | null;
   readonly queueMs: Percentiles;
   /** Tokens in a step, on average. */
   readonly meanRows: number;
@@ -108,11 +109,12 @@ export async function simulateLoad(engine: Engine, arrivals: readonly Arrival[],
   const phases = Object.values(engine.breakdown());
   const sum = (value: (phase: (typeof phases)[number]) => number) => phases.reduce((all, phase) => all + value(phase), 0);
   const flops = sum(({ total }) => total.flops);
+  const tpotMs = metrics.flatMap(({ tpotMs }) => tpotMs ?? []);
   const decoding = steps.filter(({ decodes }) => decodes > 0);
   return {
     ...{ requests: metrics.length, seconds, generatedTokens, throughput: generatedTokens / seconds },
     ttftMs: percentiles(metrics.flatMap(({ ttftMs }) => ttftMs ?? [])),
-    tpotMs: percentiles(metrics.flatMap(({ tpotMs }) => tpotMs ?? [])),
+    tpotMs: tpotMs.length === 0 ? null : percentiles(tpotMs),
     queueMs: percentiles(metrics.map(({ queueMs }) => queueMs)),
     meanRows: mean(steps.map(({ decodes, prompts }) => decodes + prompts)),
     meanBatch: mean(decoding.map(({ decodes }) => decodes)),

@@ -26,6 +26,17 @@ async function calibration(alpha?: number, bytes = file) {
 }
 
 describe("weights", () => {
+  it("are read again and again under a window that gives pages back", async () => {
+    const engine = await load({ window: 16, sinks: 0, ledger: true });
+    const replay = engine.replay([...tokens, ...tokens], 4);
+    for (let round = 0; round < 3; round++) expect(replay.next().value).toBeGreaterThan(0);
+    replay.return(undefined as never);
+    // Each round feeds the prompt anew, and four steps.
+    expect(engine.breakdown().decode!.byKind.embedding!.calls).toBe(12);
+    expect(engine.cache.usedPages).toBe(0);
+    engine.close();
+  });
+
   it.each([
     ["f32", 4],
     ["int8", 1 + 4 / 32],

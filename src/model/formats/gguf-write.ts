@@ -1,11 +1,6 @@
 import { GGML_TYPES, ggmlBytes } from "../../quant/ggml.ts";
 import { GGUF_TYPE_BYTES, GGUF_TYPE_IDS, isAlignment, type GgufArray, type GgufType, type GgufValue } from "./gguf-values.ts";
 
-/** Where a file goes: each call's bytes follow those of the call before, and may be reused by the caller afterwards. */
-export interface ByteSink {
-  write(bytes: Uint8Array): void;
-}
-
 export interface GgufOutTensor {
   readonly name: string;
   /** Row-major: [rows, cols] for a matrix. At most 4 dimensions. */
@@ -23,11 +18,11 @@ export interface GgufOut {
 }
 
 /**
- * Writes a little-endian GGUF file, version 3 (github.com/ggml-org/ggml/blob/master/docs/gguf.md).
+ * The bytes of a little-endian GGUF file, version 3 (github.com/ggml-org/ggml/blob/master/docs/gguf.md), piece by piece, each good until the next.
  * @throws RangeError naming the key or tensor: a number that its type cannot hold, a doubled name, a shape that the type cannot
  * have, data of another length than the shape asks for.
  */
-export function writeGguf(sink: ByteSink, file: GgufOut): void {
+export function* ggufPieces(file: GgufOut): Generator<Uint8Array> {
   const alignment = alignmentOf(file.metadata);
   const header = byteWriter();
   header.bytes(new TextEncoder().encode("GGUF"));
@@ -59,26 +54,26 @@ export function writeGguf(sink: ByteSink, file: GgufOut): void {
     offset += size + padding(size, alignment);
   }
   header.bytes(new Uint8Array(padding(header.length(), alignment)));
-  sink.write(header.take());
+  yield header.take();
 
-  file.tensors.forEach(({ name, data }, i) => {
+  for (const [i, { name, data }] of file.tensors.entries()) {
     let written = 0;
     for (const piece of data instanceof Uint8Array ? [data] : data()) {
       written += piece.length;
       if (written > sizes[i]) break;
-      sink.write(piece);
+      yield piece;
     }
     if (written !== sizes[i]) {
       throw new RangeError(`tensor ${name}: expected ${sizes[i]} bytes of data, found ${written > sizes[i] ? "more" : written}`);
     }
-    sink.write(new Uint8Array(padding(sizes[i], alignment)));
-  });
+    yield new Uint8Array(padding(sizes[i], alignment));
+  }
 }
 
-/** Writes a GGUF file into memory. @throws RangeError as `writeGguf` does. */
+/** A GGUF file in memory. @throws RangeError as `ggufPieces` does. */
 export function ggufBytes(file: GgufOut): Uint8Array {
   const whole = byteWriter();
-  writeGguf({ write: whole.bytes }, file);
+  for (const piece of ggufPieces(file)) whole.bytes(piece);
   return whole.take();
 }
 

@@ -156,7 +156,7 @@ export interface Llama2cTokenizer {
 export function readLlama2cTokenizer(source: ByteSource, vocabSize: number): Llama2cTokenizer {
   const cursor = openCursor(source);
   const most = cursor.i32("the longest token's length");
-  if (most < 1) cursor.fail(`expected a llama2.c tokenizer, which begins with the longest token's length, found ${most}`, 0);
+  if (most < 1 || most > cursor.remaining()) cursor.fail(`expected a llama2.c tokenizer, which begins with the longest token's length, found ${most}`, 0);
   if (vocabSize * 8 > cursor.remaining()) {
     cursor.fail(`expected ${vocabSize} tokens of the model's vocabulary, found only ${cursor.remaining()} bytes for them`);
   }

@@ -1,6 +1,7 @@
 import { type BadLine, finishedIds, parseRequests, runBatch } from "../batch.ts";
 import { POLICIES } from "../scheduler.ts";
 import { choice, type Command, ENGINE_OPTIONS, type Io, loadEngine, MODEL_OPTIONS, number, SPECULATION_OPTIONS, text, UsageError, type Values } from "./command.ts";
+import { neededOut } from "./output.ts";
 
 /** How requests are batched; for all commands that run several. */
 export const BATCH_OPTIONS = {
@@ -23,6 +24,7 @@ export function batchingFrom(values: Values) {
 export const batch: Command = {
   name: "batch",
   summary: "run a file of requests, one JSON object a line: {id, prompt, maxTokens, temperature, seed, stop}",
+  stops: ["SIGINT"],
   options: {
     requests: { type: "string", value: "PATH", help: "the requests; only id and prompt must be there" },
     out: { type: "string", value: "PATH", help: "the results, a line each: {id, text, tokens, finishReason, metrics}; what is there already is not run again" },
@@ -32,12 +34,9 @@ export const batch: Command = {
     ...BATCH_OPTIONS,
   },
   async run(values, io) {
-    const [requestsPath, outPath] = ["requests", "out"].map((name) => {
-      const path = text(values, name);
-      if (path === undefined) throw new UsageError(`--${name}: expected a path, found nothing`);
-      return path;
-    });
-    if (io.isSameFile(requestsPath, outPath)) throw new UsageError("--requests and --out: expected two files, found one");
+    const requestsPath = text(values, "requests");
+    if (requestsPath === undefined) throw new UsageError("--requests: expected a path, found nothing");
+    const outPath = neededOut(values, io);
     const batching = batchingFrom(values);
     const { requests, bad } = parseRequests(await io.readText(requestsPath));
     const { appendLines } = await import("../node-lines.ts");

@@ -24,7 +24,7 @@ export async function benchModel(values: Values, io: Io): Promise<{ model: Model
   if (shaped && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
   const schemes = await schemesFrom(shaped ? { ...values, weights: choice(values, "weights", ["f32", "int8", "int4"] as const, "int8") } : values, io);
   const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, kernelsFrom(values));
-  return { kernels, ...modelFor(values, schemes, io, kernels) };
+  return { kernels, ...(await modelFor(values, schemes, io, kernels)) };
 }
 
 /** "1,2,4" as whole numbers from 1 on. @throws UsageError. */

@@ -15,14 +15,14 @@ export const benchServe: Command = {
     backend: ENGINE_OPTIONS.backend,
     rate: { type: "string", value: "R", help: "requests a second on average (default 4)" },
     requests: { type: "string", value: "N", help: "how many (default 32)" },
-    "prompt-tokens": { type: "string", value: "DIST", help: "prompt lengths: 64, 16-128, exp:64 or normal:64,16 (default 16-128)" },
+    "prompt-tokens": { type: "string", value: "DIST", help: "prompt lengths: 64, 16-128, exp:64 or normal:64,16 (default 16-128); cut to the context" },
     tokens: { type: "string", value: "DIST", help: "generated tokens, likewise (default exp:32)" },
     "max-sequences": { type: "string", value: "N", help: "sequences at full context that the KV cache can hold (default 16)" },
     seed: { type: "string", value: "N", help: "same seed, same requests at the same times (default 1)" },
     ...JSON_OPTION,
   },
   async run(values, io) {
-    const rate = number(values, "rate", { above: 0 }, 4);
+    const rate = number(values, "rate", { min: 0.001 }, 4);
     const requests = number(values, "requests", { integer: true, min: 1 }, 32);
     const seed = number(values, "seed", { integer: true, min: 0 }, 1);
     const [promptTokens, tokens] = [distribution(values, "prompt-tokens", "16-128"), distribution(values, "tokens", "exp:32")];
@@ -40,7 +40,7 @@ export const benchServe: Command = {
       if (io.interactive) io.err("\r\x1b[K");
       const facts = { model: name, backend: engine.backend, threads: engine.threads, policy: batching.policy, rate, seed };
       if (flag(values, "json")) return io.out(`${JSON.stringify({ ...facts, ...result }, null, 2)}\n`);
-      const line = (label: string, { p50, p90, p99 }: Percentiles) => [label, ...[p50, p90, p99].map(formatMs)];
+      const line = (label: string, found: Percentiles | null) => [label, ...(["p50", "p90", "p99"] as const).map((name) => (found ? formatMs(found[name]) : "-"))];
       const lines = [
         `${name}, ${engine.backend} kernels, ${formatThreads(engine.threads)}; ${requests} requests at ${rate} a second, ${batching.policy}, token budget ${result.tokenBudget ?? "not needed"}`,
         table([["", "p50", "p90", "p99"], line("TTFT", result.ttftMs), line("TPOT", result.tpotMs), line("queue", result.queueMs)]),

@@ -1,7 +1,6 @@
 import { describeFormats } from "../../kvcache/format.ts";
 import { createModel, type Model } from "../../model/decoder.ts";
 import { loadWeights } from "../../model/load.ts";
-import { randomWeights } from "../../model/random-weights.ts";
 import { SHAPES } from "../../model/shapes.ts";
 import { activeParameterCount, parameterCount, weightBytes } from "../../model/weights.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
@@ -11,6 +10,7 @@ import { BACKENDS, createKernels, threading } from "../backend.ts";
 import { bench as measure, median, type RateSpread } from "../bench.ts";
 import { methodOf, peakSpeed, QUICK_BYTES, readSpeed } from "../hardware/measure-machine.ts";
 import { peakFormat } from "../hardware/roofline.ts";
+import { randomModel } from "../random-model.ts";
 import { count, formatBytes, percent, phaseTable } from "../report.ts";
 import { backendFor, opsActivations, resolveSchemes, type SchemeOptions } from "../schemes.ts";
 import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KERNEL_OPTIONS, kernelsFrom, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
@@ -53,7 +53,7 @@ export const bench: Command = {
     const schemes = await schemesFrom(bySource, io);
     const options = { ...kernelsFrom(values), ...backendFor(schemes) };
     const kernels = backend === "shapes" ? shapeKernels() : await createKernels(backend, options);
-    const { model, parameters, activations } = modelFor(values, schemes, io, kernels);
+    const { model, parameters, activations } = await modelFor(values, schemes, io, kernels);
     const { contextLength } = model.config;
     if (promptTokens + tokens > contextLength) {
       throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);
@@ -117,7 +117,7 @@ function machineLine({ readBandwidthGBs, peakGops, vectorBits, relaxedDot, paral
 }
 
 /** The model of --model, or of --shape with random weights. */
-export function modelFor(values: Values, options: SchemeOptions, io: Io, kernels: Kernels): { model: Model; parameters: number; activations: ActivationFormat } {
+export async function modelFor(values: Values, options: SchemeOptions, io: Io, kernels: Kernels): Promise<{ model: Model; parameters: number; activations: ActivationFormat }> {
   const name = text(values, "shape");
   if (name === undefined) {
     const file = openFrom(values, io);
@@ -128,7 +128,7 @@ export function modelFor(values: Values, options: SchemeOptions, io: Io, kernels
   }
   if (!Object.hasOwn(SHAPES, name)) throw new UsageError(`--shape: expected one of ${Object.keys(SHAPES).join(", ")}, found ${JSON.stringify(name)}`);
   const shape = SHAPES[name];
-  const weights = randomWeights(shape, kernels, options.weights as "f32" | "int8" | "int4");
+  const model = await randomModel(shape, kernels, options.weights as "f32" | "int8" | "int4");
   const { activations } = resolveSchemes(options, shape.config);
-  return { model: createModel(shape.config, weights), activations: opsActivations(kernels, activations), parameters: parameterCount(weights) };
+  return { model, activations: opsActivations(kernels, activations), parameters: parameterCount(model.weights) };
 }

@@ -1,16 +1,26 @@
-import { createModel } from "../../model/decoder.ts";
+import { createModel, type Model } from "../../model/decoder.ts";
 import { loadWeights } from "../../model/load.ts";
-import { randomWeights } from "../../model/random-weights.ts";
 import { type NamedShape, SHAPES } from "../../model/shapes.ts";
+import type { Kernels } from "../../tensor/kernels.ts";
 import { BACKENDS, createKernels } from "../backend.ts";
 import { measure } from "../hardware/measured.ts";
 import { type Candidate, movesFrom, PROMPTS, RATIOS, searchShares, sharesOf, traceAll } from "../hardware/search.ts";
 import { type AttentionCount, PUBLISHED_SHARES, type Share, shareCounter } from "../hardware/shares.ts";
 import { traced, type Workload } from "../hardware/trace.ts";
+import { randomModel } from "../random-model.ts";
 import { formatThreads, percent } from "../report.ts";
-import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, KERNEL_OPTIONS, kernelsFrom, MODEL_OPTIONS, number, text, UsageError, type Values } from "./command.ts";
+import { choice, type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, KERNEL_OPTIONS, kernelsFrom, kvFrom, MODEL_OPTIONS, number, text, UsageError, type Values } from "./command.ts";
 import { arithmeticFrom, checkContext, formatsFrom, HW_OPTION, hardwareFrom, oneDevice, ROOF_OPTIONS, shapeFrom, SHAPE_OPTIONS } from "./hardware-options.ts";
 import { openFrom } from "./tokenize.ts";
+
+/** Options that --search heeds. */
+const SEARCH_OPTIONS = ["search", "shape", "weights", "kv", "hw", "json"];
+
+/** @throws UsageError for an option that would be ignored. */
+function refuse(values: Values, names: readonly string[], when: string): void {
+  const given = names.find((name) => values[name] !== undefined);
+  if (given !== undefined) throw new UsageError(`--${given}: expected ${when}`);
+}
 
 /** Shapes that --search tries without --shape. */
 const SEARCHED = ["gpt2-xl", "gpt-3-6.7b", "gpt-3-13b", "gpt-3-175b"];
@@ -34,12 +44,15 @@ export const breakdown: Command = {
     ...JSON_OPTION,
   },
   async run(values, io) {
-    if (flag(values, "search")) return search(values, io);
+    if (flag(values, "search")) {
+      refuse(values, Object.keys(breakdown.options).filter((name) => !SEARCH_OPTIONS.includes(name)), "none with --search");
+      return search(values, io);
+    }
     if (text(values, "shape") !== undefined && text(values, "model") !== undefined) throw new UsageError("--shape and --model: expected one of them");
     const workload = {
       batch: number(values, "batch", { integer: true, min: 1, max: 4096 }, 1),
-      promptTokens: number(values, "prompt-tokens", { integer: true, min: 1 }, 64),
-      tokens: number(values, "tokens", { integer: true, min: 1 }, 32),
+      promptTokens: number(values, "prompt-tokens", { integer: true, min: 1, max: 1 << 20 }, 64),
+      tokens: number(values, "tokens", { integer: true, min: 1, max: 1 << 20 }, 32),
     };
     const counting = choice(values, "count-attention", ["attention", "products"] as const, "attention");
     const attention = choice(values, "attention", ["tiled", "naive"] as const, "tiled");
@@ -48,6 +61,7 @@ export const breakdown: Command = {
     const backend = choice(values, "backend", [...BACKENDS, "shapes"] as const, hw === undefined ? "auto" : "shapes");
     if (backend !== "shapes" && hw !== undefined) throw new UsageError(`--hw: predicts times for --backend shapes, found ${backend}, which measures them`);
 
+    if (backend !== "shapes") refuse(values, ["arithmetic", "launch", ...(text(values, "shape") === undefined ? ["weights"] : [])], "only with --hw or --backend shapes");
     const { name, shares, timed, remark } =
       backend === "shapes" ? await costed(values, io, workload, attention, counting) : await measured(values, io, workload, attention, counting, backend);
     const facts = { model: name, backend, ...workload, attention, counting, hw: hw ?? null };
@@ -81,30 +95,31 @@ async function costed(values: Values, io: Io, workload: Workload, attention: "ti
 }
 
 async function measured(values: Values, io: Io, workload: Workload, attention: "tiled" | "naive", counting: AttentionCount, backend: (typeof BACKENDS)[number]): Promise<Result> {
+  const kv = kvFrom(values);
   const kernels = await createKernels(backend, kernelsFrom(values));
   try {
-    const model = text(values, "shape") === undefined ? loaded(values, io, kernels) : drawn(values, kernels);
+    const model = text(values, "shape") === undefined ? loaded(values, io, kernels) : await drawn(values, kernels);
     const { name, contextLength } = model.config;
     const positions = workload.promptTokens + workload.tokens;
     if (positions > contextLength) throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${positions}`);
     const counter = shareCounter(counting);
-    measure(model, kernels, workload, attention, (record) => counter.add(record, record.ns * 1e-9));
+    measure(model, kernels, workload, { attention, kv }, (record) => counter.add(record, record.ns * 1e-9));
     return { name, shares: counter.shares(), timed: true, remark: `measured with the ${kernels.name} kernels on ${formatThreads(kernels.threads)}` };
   } finally {
     kernels.close();
   }
 }
 
-function loaded(values: Values, io: Io, kernels: Parameters<typeof loadWeights>[2]) {
+function loaded(values: Values, io: Io, kernels: Kernels): Model {
   const file = openFrom(values, io);
   const model = createModel(file.config, loadWeights(file, file.config, kernels));
   file.source.close();
   return model;
 }
 
-function drawn(values: Values, kernels: Parameters<typeof randomWeights>[1]) {
+function drawn(values: Values, kernels: Kernels): Promise<Model> {
   const shape = shapeFrom(values);
-  return createModel(shape.config, randomWeights(shape, kernels, choice(values, "weights", ["f32", "int8", "int4"] as const, "int8")));
+  return randomModel(shape, kernels, choice(values, "weights", ["f32", "int8", "int4"] as const, "int8"));
 }
 
 function shapeOfModel(values: Values, io: Io): NamedShape {

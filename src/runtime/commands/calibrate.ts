@@ -3,6 +3,7 @@ import { calibrate as run } from "../calibration.ts";
 import { textWindows } from "../eval.ts";
 import { count } from "../report.ts";
 import { type Command, ENGINE_OPTIONS, flag, JSON_OPTION, KERNEL_OPTIONS, loadEngine, MODEL_OPTIONS, number, text, UsageError } from "./command.ts";
+import { neededOut, writeLater } from "./output.ts";
 import { openFrom } from "./tokenize.ts";
 
 export const calibrate: Command = {
@@ -20,30 +21,27 @@ export const calibrate: Command = {
     ...JSON_OPTION,
   },
   async run(values, io) {
-    const [path, out] = [text(values, "text"), text(values, "out")];
+    const path = text(values, "text");
     if (path === undefined) throw new UsageError("--text: expected a text to calibrate with");
-    if (out === undefined) throw new UsageError("--out: expected the file to write");
+    const out = neededOut(values, io);
     const alpha = number(values, "smooth", { min: 0, max: 1 });
     const limit = number(values, "max-tokens", { integer: true, min: 2 }, 16384);
     const content = path === "-" ? await io.readStdin() : await io.readText(path);
     const file = openFrom(values, io);
     const context = number(values, "context", { integer: true, min: 2, max: file.config.contextLength }, Math.min(512, file.config.contextLength));
     const windows = textWindows(content, file.tokenizer, context, path, limit);
-    const target = io.createFile(out);
+    const write = writeLater(io, out);
     try {
       const onWindow = (done: number) => {
-        if (io.interrupted.aborted) throw new Error("interrupted");
         if (io.interactive) io.err(`\r\x1b[Kwindow ${done + 1} of ${windows.length}`);
       };
       const result = await run(file, file.config, windows, (calibration) => loadEngine(values, io, { calibration, context, fusions: [] }), alpha, onWindow);
       if (io.interactive) io.err("\r\x1b[K");
-      target.write(JSON.stringify(result));
-      target.commit();
+      write(JSON.stringify(result));
       if (flag(values, "json")) return await io.out(`${JSON.stringify(result)}\n`);
       const remark = alpha === undefined ? "" : `, after SmoothQuant with alpha ${alpha}`;
       await io.out(`${[`${out}: ${count(result.tokens)} tokens in ${windows.length} windows${remark}`, "", ...table(result.ops)].join("\n")}\n`);
     } finally {
-      target.discard();
       file.source.close();
     }
   },

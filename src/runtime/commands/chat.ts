@@ -53,7 +53,7 @@ function chatParams(values: Values) {
     temperature: number(values, "temperature", { min: 0 }),
     topK: number(values, "top-k", { integer: true, min: 0 }),
     topP: number(values, "top-p", { above: 0, max: 1 }),
-    minP: number(values, "min-p", { min: 0, max: 1 }),
+    minP: number(values, "min-p", { min: 0, below: 1 }),
     seed: number(values, "seed", { integer: true, min: 0 }),
     stop: texts(values, "stop"),
   };

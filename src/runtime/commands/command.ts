@@ -21,7 +21,7 @@ export interface Io {
   /** Whether `out` may carry colour codes. */
   readonly color: boolean;
   readonly columns: number;
-  /** Aborts when the user asks to stop (Ctrl-C). */
+  /** Aborts when the user asks a command to stop that says so in `stops`. */
   readonly interrupted: AbortSignal;
   openFile(path: string): ByteSource;
   readText(path: string): Promise<string>;
@@ -66,8 +66,8 @@ export interface Command {
   /** One line. */
   readonly summary: string;
   readonly options: Readonly<Record<string, OptionSpec>>;
-  /** SIGTERM asks it to stop as SIGINT does, instead of ending it. */
-  readonly graceful?: boolean;
+  /** Signals that do not end it but abort `io.interrupted`, which it heeds between its steps: it has files to finish or to remove, or clients. */
+  readonly stops?: readonly ("SIGINT" | "SIGTERM")[];
   run(values: Values, io: Io): Promise<void>;
 }
 
@@ -96,6 +96,8 @@ export interface NumberLimits {
   /** The value must be greater than this. */
   readonly above?: number;
   readonly max?: number;
+  /** The value must be less than this. */
+  readonly below?: number;
   readonly integer?: boolean;
 }
 
@@ -106,11 +108,12 @@ export function number(values: Values, name: string, limits: NumberLimits = {}, 
   const given = text(values, name);
   if (given === undefined) return fallback;
   const value = given.trim() === "" ? NaN : Number(given);
-  const { min = -Infinity, above = -Infinity, max = Infinity, integer = false } = limits;
-  if (Number.isFinite(value) && value >= min && value > above && value <= max && (!integer || Number.isSafeInteger(value))) return value;
+  const { min = -Infinity, above = -Infinity, max = Infinity, below = Infinity, integer = false } = limits;
+  if (Number.isFinite(value) && value >= min && value > above && value <= max && value < below && (!integer || Number.isSafeInteger(value))) return value;
   const kind = integer ? "a whole number" : "a number";
   const least = min > -Infinity ? `, ${min} or more` : above > -Infinity ? ` above ${above}` : "";
-  const range = min > -Infinity && max < Infinity ? ` from ${min} to ${max}` : least + (max < Infinity ? ` up to ${max}` : "");
+  const most = below < Infinity ? `, less than ${below}` : max < Infinity ? ` up to ${max}` : "";
+  const range = min > -Infinity && max < Infinity ? ` from ${min} to ${max}` : least + most;
   throw new UsageError(`--${name}: expected ${kind}${range}, found ${JSON.stringify(given)}`);
 }
 
@@ -220,11 +223,12 @@ export function fusionsFrom(values: Values): readonly Fusion[] {
 export function kvFrom(values: Values): KvFormats {
   const given = text(values, "kv") ?? "f32";
   const parts = given.includes("=") ? given.split(",").map((part) => part.split("=")) : [["k", given], ["v", given]];
+  const pairs = parts.every((part) => part.length === 2);
   const formats: Record<string, string> = Object.fromEntries(parts);
   const isFormat = (name: string): name is KvFormat => KV_FORMATS.some((one) => one === name);
   const { k = "f32", v = "f32", ...others } = formats;
   const once = Object.keys(formats).length === parts.length && Object.keys(others).length === 0;
-  if (once && isFormat(k) && isFormat(v)) return { k, v };
+  if (pairs && once && isFormat(k) && isFormat(v)) return { k, v };
   throw new UsageError(`--kv: expected one of ${KV_FORMATS.join(", ")}, or k=FORMAT,v=FORMAT, found ${JSON.stringify(given)}`);
 }
 

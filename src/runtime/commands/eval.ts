@@ -55,7 +55,6 @@ async function withEngine<T>({ values, io, windows, reference }: Subject, what: 
   const engine = await loadEngine(values, io, { ...options, maxSequences: 1 });
   try {
     const onWindow = (done: number) => {
-      if (io.interrupted.aborted) throw new Error("interrupted");
       if (io.interactive) io.err(`\r\x1b[K${what}: window ${done + 1} of ${windows.length}`);
     };
     const quality = compareLogits((window) => engine.logits(window), reference, windows, onWindow);

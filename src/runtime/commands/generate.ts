@@ -4,7 +4,8 @@ import type { Engine } from "../engine.ts";
 import { describeRun } from "../report.ts";
 import { chromeTrace } from "../trace.ts";
 import { ceilingsOf, type Command, ENGINE_OPTIONS, flag, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, type OutputFile, PROMPT_OPTIONS, promptFrom, SPECULATION_OPTIONS, text, texts, type Values } from "./command.ts";
-import { SESSION_OPTIONS, sessionFile, sessionFrom } from "./sessions.ts";
+import { outputFile, outputPath } from "./output.ts";
+import { SESSION_OPTIONS, sessionFrom } from "./sessions.ts";
 
 /** How the shipped model's stories begin when nobody says otherwise. */
 const DEFAULT_PROMPT = "Once upon a time";
@@ -14,6 +15,7 @@ const DEFAULT_MAX_TOKENS = 400;
 export const generate: Command = {
   name: "generate",
   summary: "continue a prompt, then show where time, flops and bytes went (the default command)",
+  stops: ["SIGINT"],
   options: {
     ...MODEL_OPTIONS,
     ...PROMPT_OPTIONS,
@@ -34,7 +36,8 @@ export const generate: Command = {
   },
   async run(values, io) {
     const json = flag(values, "json");
-    const tracePath = text(values, "trace");
+    const tracePath = outputPath(values, io, "trace");
+    outputPath(values, io, "save-session");
     const params = generateParams(values);
     const given = await promptFrom(values, io);
     const prompt = given ?? (text(values, "resume") === undefined ? DEFAULT_PROMPT : []);
@@ -42,9 +45,9 @@ export const generate: Command = {
     let trace: OutputFile | undefined;
     let saved: OutputFile | undefined;
     try {
-      trace = tracePath === undefined ? undefined : io.createFile(tracePath);
+      trace = outputFile(values, io, "trace");
       const session = sessionFrom(values, io, engine);
-      saved = sessionFile(values, io);
+      saved = outputFile(values, io, "save-session");
       const generation = engine.generate(prompt, { ...params, session });
       io.interrupted.addEventListener("abort", () => generation.cancel());
       if (!json && typeof prompt === "string") await io.out(io.color ? `\x1b[2m${prompt}\x1b[22m` : prompt);
@@ -74,8 +77,8 @@ function generateParams(values: Values) {
     temperature: number(values, "temperature", { min: 0 }),
     topK: number(values, "top-k", { integer: true, min: 0 }),
     topP: number(values, "top-p", { above: 0, max: 1 }),
-    minP: number(values, "min-p", { min: 0, max: 1 }),
-    repeatPenalty: number(values, "repeat-penalty", { above: 0 }),
+    minP: number(values, "min-p", { min: 0, below: 1 }),
+    repeatPenalty: number(values, "repeat-penalty", { min: 0.01, max: 100 }),
     seed: number(values, "seed", { integer: true, min: 0 }),
     stop: texts(values, "stop"),
   };

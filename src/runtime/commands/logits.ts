@@ -26,7 +26,6 @@ export const logits: Command = {
         expectFinite(row[largest] + 0 * probabilities[largest], row.length);
         const best = topIds(row, top).map((id): [number, number] => [id, probabilities[id]]);
         positions.push({ token: tokens[positions.length], argmax: largest, top: best });
-        if (io.interrupted.aborted) throw new Error("interrupted");
       }
       if (flag(values, "json")) return await io.out(`${JSON.stringify({ positions })}\n`);
       const show = (id: number) => JSON.stringify(engine.tokenizer.piece(id));

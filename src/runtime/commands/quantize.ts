@@ -1,7 +1,6 @@
 import { chooseFolds, columnImportance, plainFile } from "../../model/load.ts";
 import { readLlama2cTokenizer } from "../../model/formats/llama2c.ts";
 import { llama2cMetadata } from "../../model/formats/llama2c-gguf.ts";
-import { writeGguf } from "../../model/formats/gguf-write.ts";
 import { FILE_TYPES, type FileType, requantise } from "../../model/requantise.ts";
 import type { ModelFile } from "../../model/open.ts";
 import { parseCalibration } from "../../quant/calibration.ts";
@@ -9,7 +8,9 @@ import { KEEP, parseWeights } from "../../quant/scheme.ts";
 import { resolveSchemes } from "../schemes.ts";
 import { formatBytes } from "../report.ts";
 import { choice, type Command, flag, type Io, JSON_OPTION, MODEL_OPTIONS, text, UsageError, type Values } from "./command.ts";
+import { neededOut } from "./output.ts";
 import { openFrom } from "./tokenize.ts";
+import { modelWriter } from "./write-model.ts";
 
 /** `ModelFile.format` of what `convert` is for. */
 const FOLDER_FORMAT = "Hugging Face folder";
@@ -19,6 +20,7 @@ const TYPES = Object.keys(FILE_TYPES) as FileType[];
 export const quantize: Command = {
   name: "quantize",
   summary: "write a model as a GGUF file of another type, for memwall and llama.cpp",
+  stops: ["SIGINT"],
   options: {
     ...MODEL_OPTIONS,
     out: { type: "string", value: "PATH", help: "the file to write" },
@@ -27,31 +29,19 @@ export const quantize: Command = {
     ...JSON_OPTION,
   },
   async run(values, io) {
-    const out = text(values, "out");
-    if (out === undefined) throw new UsageError("--out: expected the file to write");
+    const out = neededOut(values, io);
     if (text(values, "type") === undefined) throw new UsageError(`--type: expected one of ${TYPES.join(", ")}`);
     const type = choice(values, "type", TYPES, "q8_0");
     const source = text(values, "model") ?? io.shippedModel;
-    if (io.isSameFile(source, out)) throw new Error(`${out}: --out is the model itself: expected another file`);
 
     const file = openFrom(values, io);
     if (file.format === FOLDER_FORMAT) throw new Error(`${source}: expected a GGUF file or a llama2.c checkpoint, found a Hugging Face folder (run.ts convert takes it, and --type)`);
     const { folds, importance } = await calibrated(values, io, file, type);
     const target = io.createFile(out);
     try {
-      let bytes = 0;
-      let shown = -1;
-      const onProgress = (share: number) => {
-        if (io.interrupted.aborted) throw new Error(`${out}: interrupted, nothing written`);
-        const percent = Math.floor(share * 100);
-        if (!io.interactive || percent === shown) return;
-        shown = percent;
-        io.err(`\rwriting ${out} ${percent} %`);
-      };
+      const { onProgress, write } = modelWriter(io, out);
       const plan = requantise(file, metadataOf(values, io, file), { type, folds, importance, onProgress });
-      writeGguf({ write: (piece) => (target.write(piece), void (bytes += piece.length)) }, plan);
-      target.commit();
-      if (shown >= 0) io.err("\r\x1b[K");
+      const bytes = await write(target, plan);
       const tensors = plan.tensors.map(({ name, type: to }) => ({ name, from: file.tensors.get(name)!.type, to }));
       if (flag(values, "json")) return await io.out(`${JSON.stringify({ out, type, bytes, sourceBytes: file.source.size, tensors }, null, 2)}\n`);
       const counts = new Map<string, number>();

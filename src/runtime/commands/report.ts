@@ -2,6 +2,7 @@ import { formatBytes } from "../report.ts";
 import type { ReportData } from "../report-html/data.ts";
 import { type Command, ENGINE_OPTIONS, flag, type Io, JSON_OPTION, loadEngine, MODEL_OPTIONS, number, promptFrom, text, UsageError, type Values } from "./command.ts";
 import { checkContext, formatsFrom, HW_OPTION, hardwareFrom, shapeFrom, SHAPE_OPTIONS } from "./hardware-options.ts";
+import { outputPath, writeLater } from "./output.ts";
 
 const DEFAULT_PROMPT = "Once upon a time";
 const DEFAULT_HARDWARE = "a100-80g,rtx-4090,orin,tesla-fsd-hw3,h100-sxm,l40s,ddr5-desktop,raspberry-pi-5";
@@ -29,18 +30,13 @@ export const report: Command = {
     for (const [option, needsShape] of Object.entries(ONLY)) {
       if (values[option] !== undefined && needsShape !== shaped) throw new UsageError(`--${option}: expected ${needsShape ? "only with" : "not with"} --shape`);
     }
-    const path = text(values, "out") ?? "report.html";
-    const file = io.createFile(path);
-    try {
-      const data = await (shaped ? ofShape(values, io) : ofRun(values, io));
-      const { reportPage } = await import("../report-html/page.ts");
-      const page = reportPage(data);
-      file.write(page);
-      file.commit();
-      await io.out(flag(values, "json") ? `${JSON.stringify(data, null, 2)}\n` : `${path}: ${formatBytes(new TextEncoder().encode(page).length)}, open it in a browser\n`);
-    } finally {
-      file.discard();
-    }
+    const path = outputPath(values, io, "out") ?? "report.html";
+    const write = writeLater(io, path);
+    const data = await (shaped ? ofShape(values, io) : ofRun(values, io));
+    const { reportPage } = await import("../report-html/page.ts");
+    const page = reportPage(data);
+    write(page);
+    await io.out(flag(values, "json") ? `${JSON.stringify(data, null, 2)}\n` : `${path}: ${formatBytes(new TextEncoder().encode(page).length)}, open it in a browser\n`);
   },
 };
 

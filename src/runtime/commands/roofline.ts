@@ -10,6 +10,7 @@ import { count, formatMs, formatThreads, percent } from "../report.ts";
 import { backendFor } from "../schemes.ts";
 import { modelFor } from "./bench.ts";
 import { choice, type Command, ENGINE_OPTIONS, flag, FUSION_OPTIONS, fusionsFrom, type Io, JSON_OPTION, KERNEL_OPTIONS, kernelsFrom, KV_OPTIONS, kvFrom, MODEL_OPTIONS, number, SCHEME_OPTIONS, schemesFrom, text, UsageError, type Values } from "./command.ts";
+import { outputPath, writeLater } from "./output.ts";
 import { SHAPE_OPTIONS, shapeFrom } from "./hardware-options.ts";
 
 /** Prompt tokens in one step. */
@@ -49,32 +50,27 @@ export const roofline: Command = {
     choice(values, "attention", ["tiled", "naive"] as const, "tiled");
     kvFrom(values);
 
-    const path = text(values, "out");
-    const file = path === undefined ? undefined : io.createFile(path);
-    try {
-      const schemes = await schemesFrom(bySource, io);
-      const options = { ...on, ...backendFor(schemes) };
-      progress(io)?.("measuring the machine");
-      const earlier = await measureSpeeds(backend, options);
-      const run = await timed(bySource, io, given, { backend, options, schemes });
-      const later = await measureMachine(backend, { ...options, onProgress: progress(io) });
-      const machine = withBest(later, earlier);
-      const measuredTwice = twice(earlier, later);
-      if (io.interactive) io.err("\r\x1b[K");
-      const hardware = asHardware(machine);
-      file?.write(`${JSON.stringify(hardware, null, 2)}\n`);
-      file?.commit();
+    const path = outputPath(values, io, "out");
+    const write = path === undefined ? undefined : writeLater(io, path);
+    const schemes = await schemesFrom(bySource, io);
+    const options = { ...on, ...backendFor(schemes) };
+    progress(io)?.("measuring the machine");
+    const earlier = await measureSpeeds(backend, options);
+    const run = await timed(bySource, io, given, { backend, options, schemes });
+    const later = await measureMachine(backend, { ...options, onProgress: progress(io) });
+    const machine = withBest(later, earlier);
+    const measuredTwice = twice(earlier, later);
+    if (io.interactive) io.err("\r\x1b[K");
+    const hardware = asHardware(machine);
+    write?.(`${JSON.stringify(hardware, null, 2)}\n`);
 
-      const roof = roofOf(machine);
-      const phases = fastestPhases(run.rounds.map((records) => placeSteps(records, roof)));
-      const facts = { model: run.name, backend: machine.backend, threads: machine.threads, ...given };
-      if (flag(values, "json")) return await io.out(`${JSON.stringify({ ...facts, machine, measuredTwice, hardware, rules: RULES, phases }, null, 2)}\n`);
-      const head = `${run.name}: ${given.promptTokens} prompt tokens and ${given.tokens} decoded`;
-      const lines = [...machineLines(machine), twiceLine(measuredTwice), "", head, ...Object.values(phases).flatMap((phase) => ["", ...phaseLines(phase, machine)]), "", ...RULES];
-      await io.out(`${lines.join("\n")}\n`);
-    } finally {
-      file?.discard();
-    }
+    const roof = roofOf(machine);
+    const phases = fastestPhases(run.rounds.map((records) => placeSteps(records, roof)));
+    const facts = { model: run.name, backend: machine.backend, threads: machine.threads, ...given };
+    if (flag(values, "json")) return await io.out(`${JSON.stringify({ ...facts, machine, measuredTwice, hardware, rules: RULES, phases }, null, 2)}\n`);
+    const head = `${run.name}: ${given.promptTokens} prompt tokens and ${given.tokens} decoded`;
+    const lines = [...machineLines(machine), twiceLine(measuredTwice), "", head, ...Object.values(phases).flatMap((phase) => ["", ...phaseLines(phase, machine)]), "", ...RULES];
+    await io.out(`${lines.join("\n")}\n`);
   },
 };
 
@@ -96,7 +92,7 @@ interface How {
 async function timed(values: Values, io: Io, { promptTokens, tokens, repeat }: Wanted, { backend, options, schemes }: How) {
   const kernels = await createKernels(backend, options);
   try {
-    const { model, activations } = modelFor(values, schemes, io, kernels);
+    const { model, activations } = await modelFor(values, schemes, io, kernels);
     const { name, contextLength } = model.config;
     if (promptTokens + tokens > contextLength) {
       throw new UsageError(`--prompt-tokens and --tokens: expected at most ${contextLength} together (the model's context), found ${promptTokens + tokens}`);

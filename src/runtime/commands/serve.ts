@@ -13,7 +13,7 @@ const DEFAULT_STALL_SECONDS = 60;
 export const serve: Command = {
   name: "serve",
   summary: "an HTTP server with the OpenAI completions and chat completions endpoints",
-  graceful: true,
+  stops: ["SIGINT", "SIGTERM"],
   options: {
     port: { type: "string", value: "N", help: `port (default ${DEFAULT_PORT}; 0 takes a free one)` },
     host: { type: "string", value: "NAME", help: `address to listen on (default ${LOOPBACK[0]}, this machine only; 0.0.0.0 for all)` },

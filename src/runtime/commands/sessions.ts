@@ -1,6 +1,6 @@
 import type { Engine } from "../engine.ts";
 import type { Session } from "../session.ts";
-import { type Io, type OutputFile, text, type Values } from "./command.ts";
+import { type Io, text, type Values } from "./command.ts";
 
 export const SESSION_OPTIONS = {
   resume: { type: "string", value: "PATH", help: "go on with a saved session; a prompt is added to its text" },
@@ -19,10 +19,4 @@ export function sessionFrom(values: Values, io: Io, engine: Engine): Session | u
   } finally {
     source.close();
   }
-}
-
-/** Where the session goes: opened before anything is computed, so that a path that can't be written costs no time. */
-export function sessionFile(values: Values, io: Io): OutputFile | undefined {
-  const path = text(values, "save-session");
-  return path === undefined ? undefined : io.createFile(path);
 }

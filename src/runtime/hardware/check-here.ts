@@ -1,8 +1,7 @@
-import { createModel } from "../../model/decoder.ts";
-import { randomWeights } from "../../model/random-weights.ts";
 import type { NamedShape } from "../../model/shapes.ts";
 import type { OpRecord, Phase } from "../../tensor/ledger.ts";
 import { createKernels } from "../backend.ts";
+import { randomModel } from "../random-model.ts";
 import { parseFormat } from "./formats.ts";
 import type { Hardware } from "./hardware.ts";
 import { measure } from "./measured.ts";
@@ -48,11 +47,11 @@ export async function checkHere(shape: NamedShape, weights: string, workload: Wo
 async function measureHere(shape: NamedShape, dtype: "f32" | "int8" | "int4", workload: Workload): Promise<StepMs> {
   const kernels = await createKernels("auto");
   try {
-    const model = createModel(shape.config, randomWeights(shape, kernels, dtype));
+    const model = await randomModel(shape, kernels, dtype);
     const best = { ttftMs: Infinity, tpotMs: Infinity };
     for (let round = 0; round < ROUNDS; round++) {
       const records: OpRecord[] = [];
-      measure(model, kernels, workload, "tiled", (record) => void records.push(record));
+      measure(model, kernels, workload, { attention: "tiled" }, (record) => void records.push(record));
       best.ttftMs = Math.min(best.ttftMs, elapsed(records, "prefill"));
       best.tpotMs = Math.min(best.tpotMs, elapsed(records, "decode") / workload.tokens);
     }

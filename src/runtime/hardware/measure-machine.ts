@@ -3,7 +3,7 @@ import { Ledger } from "../../tensor/ledger.ts";
 import { Ops } from "../../tensor/ops.ts";
 import { type RelaxedDot, type WasmKernels } from "../../tensor/wasm/index.ts";
 import { peakGemm, readBandwidth, type Spread, spread, times } from "../../tensor/wasm/measure.ts";
-import { type Backend, type BackendOptions, createKernels, threading } from "../backend.ts";
+import { ADDRESSABLE, type Backend, type BackendOptions, createKernels, threading } from "../backend.ts";
 import type { Hardware } from "./hardware.ts";
 
 /** Formats whose products are measured; what the kernels multiply. */
@@ -152,9 +152,6 @@ export function methodOf(kernels: Kernels): Pick<Machine, "simd" | "relaxedDot" 
   const { dot, wide } = kernels.method;
   return { simd: true, relaxedDot: dot === "pairs" ? "none" : kernels.probe.relaxedDot, vectorBits: wide ? 256 : 128 };
 }
-
-/** 32-bit WebAssembly memory ends there. */
-const ADDRESSABLE = 2 ** 32;
 
 export function threadCounts(most: number): number[] {
   const counts: number[] = [];

@@ -1,4 +1,5 @@
 import { KvCache, PAGE_SIZE } from "../../kvcache/cache.ts";
+import type { KvFormats } from "../../kvcache/format.ts";
 import { forward, makeBatch, type Model } from "../../model/decoder.ts";
 import type { Kernels } from "../../tensor/kernels.ts";
 import { Ledger, type OpHook } from "../../tensor/ledger.ts";
@@ -11,8 +12,8 @@ import type { Workload } from "./trace.ts";
 const CHUNK = 256;
 
 /** Runs a workload on real kernels, greedily, on a made-up prompt, and calls `hook` after every op with its measured time; every op by itself, as published shares count them. */
-export function measure(model: Model, kernels: Kernels, { batch, promptTokens, tokens }: Workload, attention: AttentionMethod, hook: OpHook): void {
-  const cache = new KvCache(kernels, model.config, batch * Math.ceil((promptTokens + tokens) / PAGE_SIZE));
+export function measure(model: Model, kernels: Kernels, { batch, promptTokens, tokens }: Workload, { attention, kv }: { readonly attention: AttentionMethod; readonly kv?: KvFormats }, hook: OpHook): void {
+  const cache = new KvCache(kernels, model.config, batch * Math.ceil((promptTokens + tokens) / PAGE_SIZE), { kv });
   const ledger = new Ledger(false);
   const ops = new Ops(kernels, ledger, { attention, fusions: ["outputs"] });
   const { vocabSize } = model.config;

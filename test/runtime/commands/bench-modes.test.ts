@@ -28,6 +28,14 @@ async function run(command: Command, values: Readonly<Record<string, string | bo
   return out;
 }
 
+describe("bench", () => {
+  it("says before it draws weights that they do not fit", async () => {
+    for (const backend of ["wasm", "scalar"]) {
+      await expect(run(bench, { shape: "gpt-3-175b", backend, threads: "1" })).rejects.toThrow(/^gpt-3-175b: its weights take 196 GB as int8, and .* holds \d/);
+    }
+  });
+});
+
 describe("bench fusion", () => {
   const quick = { backend: "wasm", threads: "1", "prompt-tokens": "4", tokens: "2", repeat: "1" };
 
@@ -90,6 +98,7 @@ describe("bench serve", () => {
   it("runs a load and prints a table, and the same as JSON", async () => {
     const values = { model: model(), backend: "scalar", requests: "6", rate: "100", "prompt-tokens": "5-20", tokens: "4", policy: "continuous", "token-budget": "16" };
     expect(await run(benchServe, values)).toMatch(/6 requests at 100 a second, continuous, token budget 16\n.*p50 .*p90 .*p99\n.*TTFT.*\n.*TPOT.*\n/);
+    expect(await run(benchServe, { ...values, tokens: "1" })).toMatch(/TPOT +- +- +-\n/); // No token follows another.
     const found = JSON.parse(await run(benchServe, { ...values, json: true })) as Record<string, unknown>;
     expect(found).toMatchObject({ policy: "continuous", requests: 6, generatedTokens: 24, seed: 1 });
   });

@@ -51,7 +51,7 @@ describe("--kv", () => {
     expect(benched.kv).toEqual({ k: "int4", v: "int4", bytesPerToken: rows * 8 });
   });
 
-  it.each(["int3", "k=int8,k=int4", "k=int8,w=int4", "k", "", "k=", "int8,int4"])("refuses %j", async (kv) => {
+  it.each(["int3", "k=int8,k=int4", "k=int8,w=int4", "k", "", "k=", "int8,int4", "k=int8,v", "k=int8=int4"])("refuses %j", async (kv) => {
     await expect(run({ tokens: TOKENS, kv })).rejects.toThrow(new UsageError(`--kv: expected one of f32, int8, int4, or k=FORMAT,v=FORMAT, found ${JSON.stringify(kv)}`));
   });
 });

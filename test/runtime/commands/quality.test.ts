@@ -92,7 +92,7 @@ describe("quantize", () => {
 
   it("refuses the model itself, and a device that is full; the old file stays", async () => {
     const before = readFileSync(model);
-    await expect(run(quantize, { out: model, type: "q8_0" })).rejects.toThrow(`${model}: --out is the model itself`);
+    await expect(run(quantize, { out: model, type: "q8_0" })).rejects.toThrow("--out and --model: expected two files, found one");
     await expect(run(quantize, { out: "/dev/full", type: "q4_0" })).rejects.toThrow("/dev/full: cannot write: no space left on the device");
     await expect(run(quantize, { out: at("no/such/folder.gguf"), type: "q4_0" })).rejects.toThrow("cannot write: no such folder");
     expect(readFileSync(model)).toEqual(before);
