@@ -31,6 +31,9 @@ const COMMANDS: Readonly<Record<string, () => Promise<Command>>> = {
   eval: async () => (await import("./src/runtime/commands/eval.ts")).evaluate,
 };
 
+/** The command that runs, as it was asked for: "bench batch ". */
+let asked = "";
+
 async function main(args: readonly string[]): Promise<void> {
   const interrupt = new AbortController();
   const io = nodeIo(interrupt.signal);
@@ -40,6 +43,7 @@ async function main(args: readonly string[]): Promise<void> {
   const name = named ? args.slice(0, words).join(" ") : "generate";
   if (!Object.hasOwn(COMMANDS, name)) throw new UsageError(`expected one of ${Object.keys(COMMANDS).join(", ")}, found ${JSON.stringify(args[0])}`);
   const command = await COMMANDS[name]();
+  if (named) asked = `${name} `;
   const values = parse(command, named ? args.slice(words) : args);
   if (values.version) return io.out(`memwall ${packageVersion()}\n`);
   if (values.help) return io.out(named ? commandHelp(command) : await overview());
@@ -90,7 +94,7 @@ function commandHelp({ name, summary, options }: Command): string {
 /** One line for every failure: 2 when the command line is wrong, else 1. */
 function fail(error: unknown): void {
   const message = error instanceof Error ? error.message : String(error);
-  const hint = error instanceof UsageError ? " (run.ts --help lists the options)" : "";
+  const hint = error instanceof UsageError ? ` (run.ts ${asked}--help lists the options)` : "";
   process.stderr.write(`memwall: ${message.replaceAll("\n", " ")}${hint}\n`);
   process.exitCode = error instanceof UsageError ? 2 : 1;
 }

@@ -81,6 +81,7 @@ export class KvCache {
 
   /** @throws RangeError for formats or windows that the kernels do not have. */
   constructor(kernels: Kernels, shape: KvCacheShape, maxPages: number, { kv, window, prefixIndex = true }: KvCacheOptions = {}) {
+    if (!(Number.isSafeInteger(maxPages) && maxPages >= 0)) throw new RangeError(`KV cache: expected a whole number of pages, found ${maxPages}`);
     this.shape = shape;
     this.maxPages = maxPages;
     this.formats = resolveFormats(kv);
@@ -127,6 +128,7 @@ export class KvCache {
 
   /** Makes room for `count` more positions. @throws KvCacheFullError, having changed nothing. */
   append(sequence: KvSequence, count: number): void {
+    if (!(Number.isSafeInteger(count) && count >= 0)) throw new RangeError(`append: expected a whole number of positions, found ${count}`);
     const own = this.own(sequence);
     const { written, shared, fresh } = this.growth(own, count);
     this.need(fresh + (shared ? 1 : 0));

@@ -1,5 +1,6 @@
 import type { Kernels } from "../tensor/kernels.ts";
 import { scalarKernels } from "../tensor/scalar/index.ts";
+import { MOST_THREADS } from "../tensor/wasm/layout.ts";
 import { probe, type RelaxedDot, startProbe, type Spawn, type WasmKernels, wasmKernels } from "../tensor/wasm/index.ts";
 
 /** `auto` takes wasm where it can do what is asked, else scalar; `wasm` SIMD kernels on all threads; `scalar` the plain loops. */
@@ -52,6 +53,7 @@ export async function createKernels(backend: Backend, { threads, vectors = 128, 
   if (threads !== undefined && !(Number.isSafeInteger(threads) && threads >= 1 && threads <= MOST_THREADS)) {
     throw new RangeError(`threads: expected a whole number from 1 to ${MOST_THREADS}, found ${threads}`);
   }
+  if (!BACKENDS.includes(backend)) throw new RangeError(`backend: expected one of ${BACKENDS.join(", ")}, found ${JSON.stringify(backend)}`);
   if (vectors !== 128 && vectors !== 256) throw new RangeError(`vectors: expected 128 or 256 bits, found ${vectors as number}`);
   if (backend === "wasm" && scalarOnly) throw new RangeError(`backend: the wasm kernels do not have ${scalarOnly} (the scalar backend has)`);
   if (backend === "scalar" || (backend === "auto" && (scalarOnly || !probe().simd))) {
@@ -65,8 +67,6 @@ export async function createKernels(backend: Backend, { threads, vectors = 128, 
 }
 
 export { startProbe };
-
-const MOST_THREADS = 256;
 
 /** 32-bit WebAssembly memory ends there. */
 export const ADDRESSABLE = 2 ** 32;

@@ -7,6 +7,9 @@ import { type EngineStats, Monitor } from "./monitor.ts";
 import { type Planned, type Policy, Scheduler, type Swap } from "./scheduler.ts";
 import { autoBudget, type GivenRoofline, givenSpeeds, MAX_AUTO_BUDGET, measuredSpeeds, MIN_AUTO_BUDGET } from "./token-budget.ts";
 
+/** Milliseconds between two looks whether pages have come back that others hold. */
+const WAIT_MS = 2;
+
 export interface BatchLoopOptions {
   readonly tokenBudget: number | "auto";
   readonly tpotMs: number | undefined;
@@ -101,8 +104,8 @@ export class BatchLoop {
     await breathe();
     try {
       while (!this.scheduler.idle && !this.closed) {
-        this.step();
-        await breathe();
+        if (this.step()) await breathe();
+        else await new Promise((resolve) => setTimeout(resolve, WAIT_MS));
       }
     } catch (error) {
       this.failAll(error);
@@ -111,24 +114,22 @@ export class BatchLoop {
     }
   }
 
-  /** One pass of the decoder over all running requests. */
-  private step(): void {
+  /** One pass of the decoder over all running requests; false when all of them wait for pages that others hold. */
+  private step(): boolean {
     this.setBudget();
     const plan = this.scheduler.plan();
     if (plan.length === 0) {
-      // All requests wait for pages: idle sessions give theirs, else those of `logits` will come back.
-      if (!this.options.dropIdlePages()) this.scheduler.reclaim();
-      return;
+      // All requests wait for pages: idle sessions give theirs, else those of `logits` and of steppers will come back.
+      return this.options.dropIdlePages() || this.scheduler.reclaim();
     }
     for (const { request } of plan) this.begin(request);
     const startedMs = performance.now();
     const readBefore = this.ops.ledger.weightBytes;
     const batch = makeBatch(this.cache, plan.map(({ run }) => run));
     const logits = forward(this.model, this.ops, batch);
-    // A hook may have cancelled a request in the middle of the step.
     const weightBytes = (this.ops.ledger.weightBytes - readBefore) / plan.length;
     for (const { request, run } of plan) {
-      if (request.sequence !== run.sequence) continue;
+      if (request.sequence !== run.sequence) continue; // A hook has cancelled it in the middle of the step.
       const guesses = run.logits === "all" ? run.tokens.length - 1 : 0;
       this.cache.record(run.sequence, run.tokens.slice(0, run.tokens.length - guesses));
       request.ran(run.prompt ? undefined : { weightBytes, guesses });
@@ -153,6 +154,7 @@ export class BatchLoop {
       ...{ type: "step", phase: batch.phase, decodes, prompts: batch.tokens.length - decodes, guessed, accepted, ms: performance.now() - startedMs },
       ...{ running, waiting, usedPages: this.cache.usedPages },
     });
+    return true;
   }
 
   private begin(request: Generation): void {

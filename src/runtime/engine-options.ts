@@ -7,7 +7,7 @@ import type { LedgerOptions } from "../tensor/ledger.ts";
 import type { AttentionMethod } from "../tensor/ops.ts";
 import type { Backend } from "./backend.ts";
 import type { SamplingParams } from "./sampler.ts";
-import type { Policy } from "./scheduler.ts";
+import { POLICIES, type Policy } from "./scheduler.ts";
 import type { SchemeOptions } from "./schemes.ts";
 import { resolveSpeculation, type SpeculationParams } from "./speculation/resolve.ts";
 import type { Session } from "./session.ts";
@@ -95,8 +95,21 @@ export function checkLimits(options: EngineOptions): void {
   for (const [name, value = 1] of Object.entries({ tpotMs: options.tpotMs, gbPerSecond: roofline?.gbPerSecond, gflops: roofline?.gflops })) {
     if (!(value > 0)) throw new RangeError(`${name}: expected more than 0, found ${value}`);
   }
+  const { attention = "tiled", policy = POLICIES[0], preemption = "recompute", sparsity = "none" } = options;
+  const named: readonly (readonly [string, string, readonly string[]])[] = [
+    ["attention", attention, ["tiled", "naive"]], ["policy", policy, POLICIES], ["preemption", preemption, ["recompute", "swap"]], ["sparsity", sparsity, ["none", "2:4"]],
+  ];
+  for (const [name, given, choices] of named) {
+    if (!choices.includes(given)) throw new RangeError(`${name}: expected one of ${choices.join(", ")}, found ${JSON.stringify(given)}`);
+  }
   const { fusions = FUSIONS } = options;
   if (!Array.isArray(fusions) || !fusions.every((one) => FUSIONS.includes(one))) throw new RangeError(`fusions: expected some of ${FUSIONS.join(", ")}, found ${JSON.stringify(fusions)}`);
+}
+
+/** @throws RangeError for a token that the vocabulary has not. */
+export function checkIds(what: string, tokens: readonly number[], vocabSize: number): void {
+  const wrong = tokens.find((id) => !(Number.isSafeInteger(id) && id >= 0 && id < vocabSize));
+  if (wrong !== undefined) throw new RangeError(`${what}: expected token ids below ${vocabSize}, found ${wrong}`);
 }
 
 /** @throws RangeError for a draft model beside what it does not go with, or a way of guessing that does not exist. */

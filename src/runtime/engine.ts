@@ -16,7 +16,7 @@ import { breakdown } from "../tensor/totals.ts";
 import { createKernels, type KernelFacts, kernelFacts, startProbe } from "./backend.ts";
 import { BatchLoop } from "./batch-loop.ts";
 import { type ChatFormat, chatFormat, type ChatMessage, type ChatPrompt, type ChatTemplateOptions } from "./chat.ts";
-import { checkLimits, checkSpeculation, type EngineOptions, type GenerateParams, resolveContext, resolveWindow } from "./engine-options.ts";
+import { checkIds, checkLimits, checkSpeculation, type EngineOptions, type GenerateParams, resolveContext, resolveWindow } from "./engine-options.ts";
 import { Generation, type GenerationResult } from "./generation.ts";
 import type { EngineEvent, EngineStats } from "./monitor.ts";
 import { openWith, sourceOf } from "./open-source.ts";
@@ -95,7 +95,7 @@ export class Engine {
   }
 
   /**
-   * Loads a GGUF file or a llama2.c checkpoint, from a path (Node) or any ByteSource.
+   * Loads a GGUF file, a Hugging Face folder or a llama2.c checkpoint, from a path (Node) or any ByteSource.
    * @throws FormatError when a file cannot be used, RangeError for an option out of range.
    */
   static async load(from: string | ByteSource, options: EngineOptions = {}): Promise<Engine> {
@@ -189,6 +189,7 @@ export class Engine {
     if (params.session) throw new RangeError("samples: expected no session, which holds one text only");
     this.loop.checkRoom(count);
     const { seed } = resolveSampling(params);
+    if (!Number.isSafeInteger(seed + count - 1)) throw new RangeError(`seed: expected one after which ${count - 1} more follow, found ${seed}`);
     const leader = this.start(prompt, { ...params, seed });
     return [leader, ...Array.from({ length: count - 1 }, (_, i) => this.start(leader.prompt, { ...params, seed: seed + i + 1 }, leader))];
   }
@@ -216,6 +217,8 @@ export class Engine {
     if (!Number.isSafeInteger(maxTokens) || maxTokens < 1) throw new RangeError(`maxTokens: expected a whole number, 1 or more, found ${maxTokens}`);
     const goesOn = params.seed === undefined && session?.seed !== undefined;
     const sampling = resolveSampling(goesOn ? { ...params, seed: session.seed } : params);
+    if (session && !this.sessions.has(session)) throw new RangeError("session: expected an open one of this engine, found another engine's or a closed one");
+    if (!Array.isArray(stop) || stop.some((one) => typeof one !== "string")) throw new RangeError(`stop: expected a list of texts, found ${JSON.stringify(stop)}`);
     signal?.throwIfAborted();
     this.loop.checkRoom(1);
     const tokens = session && session.tokens.length > 0 ? this.continued(session, prompt) : this.promptTokens(prompt);
@@ -258,18 +261,19 @@ export class Engine {
   }
 
   private checked(tokens: number[]): number[] {
-    const { vocabSize } = this.tokenizer;
     if (tokens.length >= this.context) throw new RangeError(`prompt: expected fewer than ${this.context} tokens (the context), found ${tokens.length}`);
-    const wrong = tokens.find((id) => !(Number.isSafeInteger(id) && id >= 0 && id < vocabSize));
-    if (wrong !== undefined) throw new RangeError(`prompt: expected token ids below ${vocabSize}, found ${wrong}`);
+    checkIds("prompt", tokens, this.tokenizer.vocabSize);
     return tokens;
   }
 
   /**
    * Next-token logits [vocabSize] after every one of `tokens`, a copy for each position.
-   * @throws KvCacheFullError when running generations need the cache's last pages.
+   * @throws RangeError for more tokens than the context, or ids that the vocabulary has not; KvCacheFullError when running generations need the
+   * cache's last pages.
    */
   *logits(tokens: readonly number[]): Generator<Float32Array> {
+    if (tokens.length > this.context) throw new RangeError(`tokens: expected at most ${this.context} (the context), found ${tokens.length}`);
+    checkIds("tokens", tokens, this.tokenizer.vocabSize);
     const sequence = this.cache.create();
     try {
       for (let at = 0; at < tokens.length; at += LOGITS_CHUNK) {

@@ -125,6 +125,7 @@ export class Generation implements AsyncIterable<string>, Scheduled {
   private readonly pieces: string[] = [];
   private text = "";
   private over = false;
+  private read = false;
   private failure: unknown;
   private wake = () => {};
   private settle!: { resolve: (result: GenerationResult) => void; reject: (reason: unknown) => void };
@@ -233,7 +234,10 @@ export class Generation implements AsyncIterable<string>, Scheduled {
     if (this.tokens.length >= this.init.maxTokens || this.prompt.length + this.tokens.length >= this.init.context) this.finish("length");
   }
 
+  /** @throws Error at a second loop: each piece of text goes to one reader. */
   async *[Symbol.asyncIterator](): AsyncGenerator<string, void, undefined> {
+    if (this.read) throw new Error("generation: expected one loop over its text, found a second one");
+    this.read = true;
     try {
       for (;;) {
         while (this.pieces.length > 0) yield this.pieces.shift()!;

@@ -49,7 +49,7 @@ export function phaseTable(phase: Phase, { total, byKind }: PhaseBreakdown, styl
       share(row.flopShare),
       share(row.byteShare),
       formatBytes(row.bytesRead + row.bytesWritten).padStart(9),
-      row.intensity.toFixed(row.intensity < 10 ? 2 : 1).padStart(10),
+      intensity(row).padStart(10),
       ...(timed ? [row.gbPerSecond.toFixed(2).padStart(6)] : []),
     ].join("  ");
   const wide = bars ? 15 : 6;
@@ -66,6 +66,9 @@ export function phaseTable(phase: Phase, { total, byKind }: PhaseBreakdown, styl
   return [bold(head), ...rows.map(([kind, row]) => cell(kind, row)), cell("all", total)];
 }
 
+/** Flops for each byte read or written. */
+const intensity = ({ intensity: value }: { readonly intensity: number }): string => value.toFixed(value < 10 ? 2 : 1);
+
 function decodeSentence(decode: PhaseBreakdown, prefill: PhaseBreakdown | undefined, experts: ExpertsConfig | undefined): string {
   const steps = decode.byKind.sampling?.calls ?? 1;
   const { total } = decode;
@@ -73,12 +76,12 @@ function decodeSentence(decode: PhaseBreakdown, prefill: PhaseBreakdown | undefi
   if (!gemv) return "";
   const weights = total.read.weights;
   const lines = [
-    `Each decoded token read ${formatBytes(weights / steps)} of weights, every one of them once${experts ? ` (${experts.used} of ${experts.count} experts in a layer)` : ""}, for ${(gemv.flops / gemv.bytesRead).toFixed(1)} flops a byte:`,
+    `Each decoded token read ${formatBytes(weights / steps)} of weights, every one of them once${experts ? ` (${experts.used} of ${experts.count} experts in a layer)` : ""}, for ${intensity(gemv)} flops a byte moved:`,
     `matrix times vector (gemv) is ${percent(gemv.flopShare)} of decode's flops, ${percent(gemv.byteShare)} of its bytes` +
       (total.ms > 0 ? ` and ${percent(gemv.timeShare)} of its time.` : "."),
   ];
   const gemm = prefill?.byKind.gemm;
-  if (gemm) lines.push(`The prompt shared each weight among its tokens (gemm): ${(gemm.flops / gemm.bytesRead).toFixed(1)} flops a byte.`);
+  if (gemm) lines.push(`The prompt shared each weight among its tokens (gemm): ${intensity(gemm)} flops a byte.`);
   return lines.join("\n");
 }
 
@@ -94,7 +97,7 @@ function guessSentence({ total, byKind }: PhaseBreakdown, { method, steps, token
       `${formatBytes(weightBytesPerToken)} of weights a token${method === "draft" ? ", the draft model's among them" : ""}.`,
   ];
   const { gemm } = byKind;
-  if (gemm) lines.push(`Guesses shared each weight with the token before them (gemm): ${percent(gemm.flopShare)} of decode's flops, at ${(gemm.flops / gemm.bytesRead).toFixed(1)} flops a byte.`);
+  if (gemm) lines.push(`Guesses shared each weight with the token before them (gemm): ${percent(gemm.flopShare)} of decode's flops, at ${intensity(gemm)} flops a byte.`);
   return lines.join("\n");
 }
 

@@ -11,7 +11,7 @@ export interface Scheduled {
   /** Each level is worth a head start of HEAD_START requests. */
   readonly priority: number;
   /** A request with the same prompt that came before: its pages are shared once they are computed. */
-  readonly leader?: Scheduled;
+  readonly leader?: Scheduled | undefined;
   /** Tokens, of the prompt and then of what was generated, that are in the cache or on their way. */
   fed: number;
   /** Prompt tokens that needed no computing: from the prefix index, from the leader, or kept from an earlier generation. */

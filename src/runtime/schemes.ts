@@ -38,6 +38,7 @@ export function resolveSchemes(options: SchemeOptions, config: ModelConfig): Res
   if (calibration) checkCalibration(calibration, config);
   const [dtype, fixed] = activations.split(":") as [ActivationFormat["dtype"], "static"?];
   if (!ACTIVATIONS.includes(activations)) throw new RangeError(`activations: expected one of ${ACTIVATIONS.join(", ")}, found ${JSON.stringify(activations)}`);
+  if (layer !== undefined && !(Number.isSafeInteger(layer) && layer >= -1 && layer < config.nLayers)) throw new RangeError(`layer: expected -1 to ${config.nLayers - 1}, found ${layer}`);
   if (fixed && !calibration) throw new RangeError(`activations: ${activations} needs a calibration, found none (run.ts calibrate makes one)`);
   return {
     backend: backendFor(options),

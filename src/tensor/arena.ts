@@ -66,6 +66,12 @@ export class Arena {
     this.kernels.free(slot.buffer);
   }
 
+  /** Gives all memory back; whoever takes more begins anew. */
+  free(): void {
+    for (this.next = 0; this.next < this.slots.length; this.next++) this.giveBack();
+    this.next = 0;
+  }
+
   mark(): number {
     return this.next;
   }

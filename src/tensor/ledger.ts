@@ -101,6 +101,7 @@ export class Ledger {
   phase: Phase = "decode";
   private readonly keep: boolean;
   private readonly hooks: OpHook[] = [];
+  private inHook = false;
   private readonly sums = new Map<string, Total>();
   private readonly places: Record<Phase, Total[]> = { prefill: [], decode: [], mixed: [] };
   private place = 0;
@@ -120,8 +121,9 @@ export class Ledger {
     };
   }
 
-  /** A new step of the model begins. */
+  /** A new step of the model begins. @throws Error inside a hook: the step that called it still needs its tensors. */
   begin(phase: Phase): void {
+    if (this.inHook) throw new Error("a hook cannot run the model that it watches: its step is not over");
     this.step++;
     this.phase = phase;
     this.layer = -1;
@@ -155,7 +157,12 @@ export class Ledger {
       ns,
     };
     if (this.keep) this.records.push(record);
-    for (const hook of this.hooks) hook(record, output);
+    this.inHook = true;
+    try {
+      for (const hook of this.hooks) hook(record, output);
+    } finally {
+      this.inHook = false;
+    }
   }
 
   /** All sums so far, in the order in which their ops first ran. */

@@ -196,7 +196,7 @@ export class Ops {
 
   /** Rows `ids` of table [rows, cols] -> [ids, cols]; reads those rows only. */
   embed(name: string, table: Tensor, ids: Int32Array): Tensor {
-    for (const id of ids) if (!(id >= 0 && id < table.rows)) mismatch(name, `row ${id} of ${table.rows}`);
+    for (const id of ids) if (!(id >= 0 && id < table.rows)) throw new RangeError(`${name}: expected ids below ${table.rows}, found ${id}`);
     const out = this.arena.take(name, [ids.length, table.cols]);
     const started = this.start();
     this.kernels.embed(out, table, ids);

@@ -206,13 +206,13 @@ describe("the KV cache's bytes", () => {
     const read = (dtype: "f32" | "int8" | "int4") => {
       const ledger = recording();
       const ops = new Ops(shapeKernels(), ledger);
-      const page = { id: 0, k: ghost(dtype, [2, 4, PAGE_SIZE, 64], dtype === "int4" ? 32 : 64), v: ghost(dtype, [2, 4, PAGE_SIZE, 64], dtype === "int4" ? 32 : 64) };
+      const page = { id: 0, k: ghost(dtype, [2, 4, PAGE_SIZE, 64], 64), v: ghost(dtype, [2, 4, PAGE_SIZE, 64], 64) };
       ops.attention(f32([1, 256]), [{ pages: [page], row: 0, start: 9, length: 1 }], 0, { nHeads: 4, nKvHeads: 4, headDim: 64, scale: 1 });
       return ledger.records[0];
     };
     expect(read("f32").read.kv).toBe(10 * 2 * 4 * 64 * 4);
     expect(read("int8").read.kv).toBe(10 * 2 * 4 * (64 + 4));
-    expect(read("int4").read.kv).toBe(10 * 2 * 4 * (32 + 2 * 4));
+    expect(read("int4").read.kv).toBe(10 * 2 * 4 * (32 + 4));
     expect(read("int8").dtype).toBe("int8");
   });
 });

@@ -150,7 +150,7 @@ export const PROMPT_OPTIONS = {
 export const SCHEME_OPTIONS = {
   weights: { type: "string", value: "FORMAT", help: `${WEIGHT_SCHEMES.join(", ")} (default keep: what is nearest to the file)` },
   sparsity: { type: "string", value: "2:4", help: "keep two of every four weights of the layers, by magnitude, or by activation with --calibration" },
-  activations: { type: "string", value: "FORMAT", help: `${ACTIVATIONS.join(", ")}: what linears read their inputs as (default f32)` },
+  activations: { type: "string", value: "FORMAT", help: `${ACTIVATIONS.join(", ")}: what linears read their inputs as (default f32, which the wasm kernels round to 16 bits for integer weights)` },
   calibration: { type: "string", value: "PATH", help: "what run.ts calibrate wrote: for int4:awq, static activations, SmoothQuant, pruning by activation" },
 } as const;
 
@@ -263,6 +263,7 @@ export async function loadEngine(values: Values, io: Io, options: EngineOptions 
   const { BACKENDS } = await import("../backend.ts");
   const path = text(values, "model") ?? io.shippedModel;
   const tokenizer = text(values, "tokenizer");
+  if (text(values, "sinks") !== undefined && text(values, "window") === undefined) throw new UsageError("--sinks: expected --window with it, found none");
   let shown = -1;
   const engine = await Engine.load(io.openFile(path), {
     ...(await schemesFrom(values, io)),

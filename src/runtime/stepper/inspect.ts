@@ -31,7 +31,7 @@ export function costLines({ stepper, machine, isHere, columns }: Session, op = s
   const on = machine();
   const { intensity, balance, binds, roofNs, share } = onRoofline(op.record, on);
   const product = k > 0 ? `m ${m}, n ${n}, k ${k}` : `${m} x ${n}`;
-  const took = share === undefined ? "" : isHere ? `; took ${formatNs(ns)}, ${reached(share)}` : `; here it took ${formatNs(ns)}`;
+  const took = share === undefined ? "" : isHere ? `; took ${formatNs(ns)}, ${reached(share, binds)}` : `; here it took ${formatNs(ns)}`;
   return [
     `${labelOf(op)}: ${kind}, ${product}, ${dtype}`,
     `${count(flops)} flops; reads ${formatBytes(read.weights)} of weights, ${formatBytes(read.kv)} of KV, ${formatBytes(read.activations)} of activations; writes ${formatBytes(written.kv + written.activations)}`,
@@ -41,8 +41,9 @@ export function costLines({ stepper, machine, isHere, columns }: Session, op = s
   ];
 }
 
-function reached(share: number): string {
-  return share <= 1.005 ? `${percent(share)} of the roof` : `${share.toFixed(1)} times faster than memory allows: its data was in a cache`;
+function reached(share: number, binds: "memory" | "arithmetic"): string {
+  if (share <= 1.005) return `${percent(share)} of the roof`;
+  return `${share.toFixed(1)} times faster than ${binds === "memory" ? "memory allows: its data was in a cache" : "was measured: something slowed that down"}`;
 }
 
 export function formatNs(ns: number): string {

@@ -30,14 +30,17 @@ export function logitLens(model: Model, given: Ops, residuals: readonly { layer:
   const { kernels } = given;
   const ops = new Ops(kernels, new Ledger(false), { activations: given.activations });
   const x = kernels.alloc("f32", [residuals.length, model.config.dim]);
-  residuals.forEach(({ values }, row) => x.f32.set(values, row * model.config.dim));
-  const logits = logitsOf(model, ops, x);
-  const rows = residuals.map(({ layer }, row) => {
-    const probabilities = softmax(rowOf(logits, row));
-    return { layer, top: topCandidates(probabilities, top), entropy: entropyBits(probabilities) };
-  });
-  kernels.free(x);
-  return rows;
+  try {
+    residuals.forEach(({ values }, row) => x.f32.set(values, row * model.config.dim));
+    const logits = logitsOf(model, ops, x);
+    return residuals.map(({ layer }, row) => {
+      const probabilities = softmax(rowOf(logits, row));
+      return { layer, top: topCandidates(probabilities, top), entropy: entropyBits(probabilities) };
+    });
+  } finally {
+    ops.arena.free();
+    kernels.free(x);
+  }
 }
 
 export function topCandidates(probabilities: Float64Array, k: number): Candidate[] {

@@ -248,10 +248,12 @@ export class Stepper {
     return this.changed(() => (index === undefined ? this.active.splice(0) : this.active.splice(index, 1)));
   }
 
-  /** Gives the KV pages back. */
+  /** Gives the KV pages and the activations' memory back. */
   close(): void {
-    if (!this.closed) this.init.cache.release(this.sequence);
+    if (this.closed) return;
     this.closed = true;
+    this.init.cache.release(this.sequence);
+    this.init.ops.arena.free();
   }
 
   private changed(change: () => void): PatchEffect {

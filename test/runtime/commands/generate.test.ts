@@ -127,8 +127,7 @@ describe("run.ts with bad input", () => {
     oneLine(cli(["--prompt-file", file]), 1, /bytes\.txt: expected UTF-8/);
   });
 
-  it("a full disk leaves no trace behind: exit code 1", () => {
-    if (!existsSync("/dev/full")) return;
+  it.skipIf(!existsSync("/dev/full"))("a full disk leaves no trace behind: exit code 1", () => {
     const { code, err } = cli([...greedy, "--no-breakdown", "--trace", "/dev/full"]);
     expect(err).toMatch(/^memwall: \/dev\/full: cannot write: no space left on the device\n$/);
     expect(code).toBe(1);

@@ -66,7 +66,7 @@ describe("--window and --sinks", () => {
 
   it("say what they can't do", async () => {
     for (const [flags, line] of [
-      [{ sinks: "4" }, "sinks: expected a window to go with them, found 4 sinks and none"],
+      [{ sinks: "4" }, "--sinks: expected --window with it, found none"],
       [{ window: "0" }, '--window: expected a whole number, 1 or more, found "0"'],
       [{ window: "128" }, "window: expected at most 128 positions (the model's own context) with its 4 sinks, found 128"],
     ] as const) {
