@@ -1,3 +1,4 @@
+/// <reference lib="dom" preserve="true" />
 /** memwall as a library: load a model, generate, and read what every op cost. */
 export { Engine, type EngineOptions, type GenerateParams, QueueFullError } from "./runtime/engine.ts";
 export { type ChatFormat, type ChatMessage, type ChatPrompt, type ChatTemplateOptions, DEFAULT_TEMPLATE } from "./runtime/chat.ts";
