@@ -46,5 +46,18 @@ describe("GUIDE.md", () => {
     stepper.close();
   });
 
+  it("says what attention and gemv move of a long context's bytes, and gemv does of a short one's work", async () => {
+    const traced = await Engine.load(model, { ledger: { timing: false } });
+    const share = (percent: number | undefined) => `${Math.round(100 * percent!)} %`;
+    traced.replay(Array.from({ length: 480 }, (_, i) => (i * 7919 + 1) % 512), 32).next();
+    const { attention, gemv } = traced.breakdown().decode!.byKind;
+    expect(guide).toContain(`attention moves ${share(attention?.byteShare)} of all bytes, and gemv ${share(gemv?.byteShare)}`);
+    traced.ledger.clear();
+    await traced.complete("Once upon a time", { temperature: 0, maxTokens: 100 });
+    const short = traced.breakdown().decode!.byKind.gemv!;
+    expect(guide.replaceAll("\n", " ")).toContain(`Of decode's flops ${share(short.flopShare)} are gemv, and so are ${share(short.byteShare)} of its bytes`);
+    traced.close();
+  });
+
   it.each(["f32", "keep", "int4"])("says what a step reads with %s weights", async (weights) => expect(guide).toContain(`**${grouped(await weightsRead(weights))}`));
 });

@@ -47,6 +47,17 @@ describe("pointwise kernels", () => {
     expect(worstRow(x, wanted)).toBeLessThan(1e-5);
   });
 
+  it("norms of values whose squares are too large are no plausible zeros", () => {
+    for (const n of [4, 5, 32]) {
+      const [x, weight, out] = [kernels.alloc("f32", [1, n]), kernels.alloc("f32", [n]), kernels.alloc("f32", [1, n])];
+      for (let i = 0; i < n; i++) [x.data[i], weight.data[i]] = [i % 2 ? 3e19 : -3e19, 1];
+      kernels.rmsNorm(out, x, weight, 1e-5);
+      expect(out.f32.every(Number.isNaN)).toBe(true);
+      kernels.layerNorm(out, x, weight, undefined, 1e-5);
+      expect(out.f32.every(Number.isNaN)).toBe(true);
+    }
+  });
+
   it("activate, gate, add and take softmax like the scalar kernels", () => {
     const rng = random(3);
     for (let round = 0; round < 600; round++) {

@@ -27,8 +27,9 @@ function emitStatistics(centred: boolean, x: Expr<"i32">, n: Expr<"i32">, eps: (
   return {
     measure() {
       if (centred) mean.set(f32x4.splat(total((part) => part)));
-      const variance = total((part) => f32x4.mul(centre(part), centre(part)));
-      scale.set(f32x4.splat(f32.div(1, f32.sqrt(f32.add(variance, eps())))));
+      const variance = local("f32", total((part) => f32x4.mul(centre(part), centre(part))));
+      // Where squares were too large for 32 bits, rows become NaN, which someone notices, not zeros.
+      scale.set(f32x4.splat(f32.add(f32.div(1, f32.sqrt(f32.add(variance, eps()))), f32.sub(variance, variance))));
     },
     normal: (part: Expr<"v128">, weight: Expr<"v128">) => f32x4.mul(f32x4.mul(centre(part), scale), weight),
   };
