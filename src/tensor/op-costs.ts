@@ -46,3 +46,10 @@ export function writeCost(ledger: Ledger, name: string, cost: OpCost, out: Tenso
   if (cost.writtenActivations === 0 && cost.writtenKv === 0) cost.writtenActivations = out.bytes;
   ledger.write(name, cost, out, started);
 }
+
+/** Of every head the first `angles.cols` values turn, two by two; the others are not touched. */
+export function ropeCost(x: Tensor, angles: Tensor, headDim: number): OpCost {
+  const turning = (x.rows * x.cols * angles.cols) / headDim;
+  const touched = (x.bytes * angles.cols) / headDim;
+  return { ...NOTHING, kind: "rope", m: x.rows, n: x.cols, flops: 3 * turning, readActivations: touched + angles.bytes, writtenActivations: touched };
+}

@@ -3,7 +3,7 @@ import { type Fusion, FUSIONS, type Linear, type Norm } from "./fusion.ts";
 import type { Activation, Adjustment, AttentionShape, Kernels, RopeStyle, Segment } from "./kernels.ts";
 import type { Ledger, OpCost, OpKind } from "./ledger.ts";
 import { naiveAttention } from "./naive-attention.ts";
-import { attentionCost, kvFormat, linearCost, NOTHING, positionBytes, writeCost } from "./op-costs.ts";
+import { attentionCost, kvFormat, linearCost, NOTHING, positionBytes, ropeCost, writeCost } from "./op-costs.ts";
 import { plainRanking, type Ranking } from "./ranking.ts";
 import { type Choice, choices, type Routing } from "./routing.ts";
 import { visiblePairs, visiblePositions } from "./segments.ts";
@@ -249,12 +249,12 @@ export class Ops {
     return out;
   }
 
-  /** Rotary position embedding of x [tokens, heads * headDim], in place; 6 flops a pair. */
+  /** Rotary position embedding of x [tokens, heads * headDim], in place; 6 flops a pair. Reads and writes the pairs that turn. */
   rope(name: string, x: Tensor, angles: Tensor, headDim: number, style: RopeStyle): Tensor {
     if (angles.rows !== x.rows || x.cols % headDim !== 0 || angles.cols > headDim) mismatch(name, `x [${x.shape}], angles [${angles.shape}], headDim ${headDim}`);
     const started = this.start();
     this.kernels.rope(x, angles, headDim, style);
-    this.plain(name, "rope", x, x.bytes + angles.bytes, 3 * x.rows * (x.cols / headDim) * angles.cols, started);
+    if (this.ledger.on) this.write(name, ropeCost(x, angles, headDim), x, started);
     return x;
   }
 

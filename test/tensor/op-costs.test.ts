@@ -31,6 +31,7 @@ const CASES: readonly Case[] = [
   ["layerNorm", (ops) => ops.layerNorm("op", t(3, 8), t(8), t(8), 1e-5), 7 * 24, 64, 0, 96, 0, 96],
   ["ropeAngles", (ops) => ops.ropeAngles(Int32Array.of(1, 2, 3), Float64Array.of(1, 2), 1), 3 * 3 * 2, 0, 0, 12 + 16, 0, 48],
   ["rope", (ops) => ops.rope("op", t(3, 16), t(3, 8), 8, "halves"), 6 * 3 * 2 * 4, 0, 0, 192 + 96, 0, 192],
+  ["rope of half of every head", (ops) => ops.rope("op", t(3, 16), t(3, 4), 8, "halves"), 6 * 3 * 2 * 2, 0, 0, 96 + 48, 0, 96],
   ["kvWrite", (ops) => ops.kvWrite(t(3, 16), t(3, 16), segments, 0, shape), 0, 0, 0, 384, 3 * 2 * 2 * ROW, 0],
   ["attention", (ops) => ops.attention(t(3, 32), segments, 0, shape), PAIRS * 4 * (4 * 8 + 5), 0, 8 * 2 * 2 * ROW, 384, 0, 384],
   ["attention with its sinks' queries and logits", (ops) => ops.attention(t(3, 32), segments, 0, { ...shape, sinkLogits: t(4) }, t(3, 32)), PAIRS * 4 * (4 * 8 + 5), 16, 8 * 2 * 2 * ROW, 768, 0, 384],
