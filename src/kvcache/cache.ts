@@ -5,6 +5,7 @@ import { PrefixIndex, type PrefixNode } from "./prefix.ts";
 
 export { type KvCacheShape, PAGE_SIZE } from "./pool.ts";
 
+/** How a KV cache stores keys and values, and which of them it keeps. */
 export interface KvCacheOptions {
   /** How keys and values are stored; default f32. */
   readonly kv?: KvFormat | Partial<KvFormats>;
@@ -233,6 +234,7 @@ export class KvCache {
     return this.usedPages * this.pageBytes;
   }
 
+  /** Where the pages are at this moment, in pages and in bytes. */
   stats(): KvCacheStats {
     const { used, shared, cached, allocated, pageBytes, maxPages } = this.pool;
     const free = maxPages - used - cached;

@@ -2,6 +2,7 @@ import type { AttentionWindow, Kernels, KvFormat } from "../tensor/kernels.ts";
 
 export type { KvFormat } from "../tensor/kernels.ts";
 
+/** Every KvFormat, the most exact first. */
 export const KV_FORMATS: readonly KvFormat[] = ["f32", "int8", "int4"];
 
 /** One format for keys, one for values. */

@@ -10,6 +10,7 @@ import { mixture } from "./experts.ts";
 import { latentQueriesAndKeys, latentValues } from "./latent.ts";
 import type { LayerWeights, Norm, Weights } from "./weights.ts";
 
+/** A decoder that can run: config and weights, and what `createModel` works out of the two once for all steps. */
 export interface Model {
   readonly config: ModelConfig;
   readonly weights: Weights;

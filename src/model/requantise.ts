@@ -10,6 +10,7 @@ import { rowReader, type WeightFile } from "./load.ts";
 
 /** The file types that `requantise` makes, and their `llama_ftype` numbers. */
 export const FILE_TYPES = { f32: 0, f16: 1, q4_0: 2, q8_0: 7 } as const;
+/** One of FILE_TYPES; `targetType` says what each tensor becomes in such a file. */
 export type FileType = keyof typeof FILE_TYPES;
 
 const MATRIX_TYPES: Readonly<Record<FileType, EncodableType>> = { f32: "F32", f16: "F16", q4_0: "Q4_0", q8_0: "Q8_0" };

@@ -27,8 +27,10 @@ export type RopeScaling =
   /** LongRoPE (Ding et al. 2024): a divisor of its own for each pair, one list for contexts up to the original one, another beyond; and linear by `factor`. */
   | { readonly type: "longrope"; readonly factor: number; readonly originalContext: number };
 
+/** Rotary position embedding (Su et al. 2021): which values of a head turn, and by how much a position (see `ropeFrequencies`). */
 export interface RopeConfig {
   readonly style: RopeStyle;
+  /** `rope_theta`, mostly 10000 or more: the larger, the slower the last pairs turn. */
   readonly base: number;
   /** How many of headDim's values rotate. */
   readonly dims: number;

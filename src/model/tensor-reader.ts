@@ -17,6 +17,7 @@ export interface WeightFile {
   readonly tensors: ReadonlyMap<string, TensorInfo>;
 }
 
+/** What becomes of a file's weights as they are loaded. */
 export interface LoadOptions {
   /** Default `keep`. */
   readonly weights?: WeightScheme;
@@ -26,6 +27,7 @@ export interface LoadOptions {
   readonly layer?: number;
   /** Needed by awq; decides what 2:4 sparsity prunes; brings SmoothQuant's migration if it was made with one. */
   readonly calibration?: Calibration;
+  /** Called with the share of the tensors' bytes read so far, 0 to 1. */
   readonly onProgress?: (share: number) => void;
 }
 

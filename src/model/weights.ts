@@ -5,6 +5,10 @@ import { latentLinears, type LatentWeights } from "./latent.ts";
 
 export type { Norm } from "../tensor/fusion.ts";
 
+/**
+ * The weights of one layer; what its architecture does without is absent. Matrices are [outputs, inputs]. Where experts stand in place of the
+ * feed-forward block, or latent attention in place of heads of their own, `experts` and `latent` hold the rest.
+ */
 export interface LayerWeights {
   /** On what attention reads. */
   readonly attnNorm?: Norm;
@@ -35,6 +39,7 @@ export interface LayerWeights {
   readonly ffnPostNorm?: Norm;
 }
 
+/** All weights of a decoder, in the memory of the kernels that they were loaded for. */
 export interface Weights {
   /** [vocabSize, dim] */
   readonly tokenEmbedding: Tensor;

@@ -5,8 +5,10 @@ import { probe, type RelaxedDot, startProbe, type Spawn, type WasmKernels, wasmK
 
 /** `auto` takes wasm where it can do what is asked, else scalar; `wasm` SIMD kernels on all threads; `scalar` the plain loops. */
 export const BACKENDS = ["auto", "wasm", "scalar"] as const;
+/** Which kernels compute: one of BACKENDS. */
 export type Backend = (typeof BACKENDS)[number];
 
+/** What `createKernels` is asked for besides the backend. */
 export interface BackendOptions {
   /** Threads that compute, the calling one included; default all that the machine offers. The scalar kernels have one. */
   readonly threads?: number;

@@ -17,6 +17,7 @@ export interface AttentionCost {
   readonly ms: number | null;
 }
 
+/** Both ways of attention over a prompt of `context` tokens. */
 export interface AttentionPoint {
   readonly context: number;
   readonly naive: AttentionCost;

@@ -9,8 +9,10 @@ import { breakdown } from "../tensor/totals.ts";
 import { greedy } from "./sampler.ts";
 import { warmUp } from "./warm-up.ts";
 
+/** What `bench` runs, and how often. */
 export interface BenchOptions {
   readonly promptTokens: number;
+  /** Tokens that each sequence decodes. */
   readonly tokens: number;
   /** Timed repetitions, of which the median is reported. Cost-only kernels run once. */
   readonly repeat: number;
@@ -36,6 +38,7 @@ export interface RateSpread {
   readonly highest: number;
 }
 
+/** What `bench` found: speeds by the clock, costs by the ledger. */
 export interface BenchResult {
   /** Null for cost-only kernels; medians over the repetitions. `gops`: operations of the linears, 10^9 per second. */
   prefill: { tokensPerSecond: number | null; gops: number | null; spread: RateSpread | null };

@@ -10,6 +10,7 @@ export interface ChatMessage {
   readonly [extra: string]: unknown;
 }
 
+/** What a chat template sees besides the conversation. */
 export interface ChatTemplateOptions {
   /** Tools that the model may call, as the template expects them. */
   readonly tools?: readonly unknown[];

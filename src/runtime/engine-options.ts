@@ -13,6 +13,7 @@ import { resolveSpeculation, type SpeculationParams } from "./speculation/resolv
 import type { Session } from "./session.ts";
 import type { GivenRoofline } from "./token-budget.ts";
 
+/** How an engine loads its model, and what it computes with. All may be left out. */
 export interface EngineOptions extends SchemeOptions, SpeculationParams {
   /** llama2.c checkpoints keep their tokenizer in a file of its own. */
   tokenizer?: string | ByteSource;
@@ -71,6 +72,7 @@ export interface EngineOptions extends SchemeOptions, SpeculationParams {
   onProgress?: (share: number) => void;
 }
 
+/** What one request asks for besides its prompt. All may be left out. */
 export interface GenerateParams extends SamplingParams, SpeculationParams {
   /** Default 256; the context is a limit too. */
   maxTokens?: number;

@@ -12,6 +12,7 @@ export type FinishReason = "stop" | "length" | "cancelled";
 /** How a request ended; `failed`: by an error of the engine's. */
 export type Outcome = FinishReason | "failed";
 
+/** How fast one request was, by the clock. Requests share steps, so others slow it down. */
 export interface GenerationTimings {
   /** Time to the first token, from the call, milliseconds. */
   ttftMs: number;
@@ -66,6 +67,7 @@ export interface GenerationMetrics {
   preemptions: number;
 }
 
+/** A generation that has come to its end. */
 export interface GenerationResult {
   text: string;
   /** Generated ids, without the end token. */

@@ -1,6 +1,10 @@
 import { random } from "../tensor/random.ts";
 import { argmax, plainRanking, type Ranking } from "../tensor/ranking.ts";
 
+/**
+ * How the next token is drawn. The parameters apply in this order: repeatPenalty, topK, topP, minP, temperature. So topP and minP see
+ * probabilities that the temperature has not changed yet.
+ */
 export interface SamplingParams {
   /** 0 takes the most probable token (greedy); 1 samples the model's own distribution. Default 0.8. */
   temperature?: number;

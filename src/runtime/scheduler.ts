@@ -26,6 +26,7 @@ export interface Scheduled {
 
 /** `chunked`: prompts in chunks beside running requests. `continuous`: prompts whole. `static`: a batch begins when the one before has ended. */
 export const POLICIES = ["chunked", "continuous", "static"] as const;
+/** How requests share steps: one of POLICIES. */
 export type Policy = (typeof POLICIES)[number];
 
 /** Keeps a preempted request's keys and values somewhere else. */

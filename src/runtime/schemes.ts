@@ -10,6 +10,7 @@ import type { BackendOptions } from "./backend.ts";
 
 /** `int8` and `int16` give every token a scale of its own, computed as it comes; `:static` takes the calibration's. */
 export const ACTIVATIONS = ["f32", "int16", "int8", "int16:static", "int8:static"] as const;
+/** What linears read their inputs as: one of ACTIVATIONS. */
 export type Activations = (typeof ACTIVATIONS)[number];
 
 /** How a model's numbers are stored and computed with. */

@@ -22,6 +22,7 @@ export interface Norm {
  * - `outputs`: only rows whose logits someone wants go through the last norm and the output head.
  */
 export const FUSIONS = ["qkv", "gate-up", "residual", "norm", "outputs"] as const;
+/** One of FUSIONS. */
 export type Fusion = (typeof FUSIONS)[number];
 
 /** Several ops in one pass over memory, with the same bits as one by one. Shapes are checked by the caller. */

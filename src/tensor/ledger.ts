@@ -1,7 +1,12 @@
 import type { Tensor } from "./tensor.ts";
 
+/** What a step feeds: tokens of prompts, generated tokens, or both in one batch. */
 export type Phase = "prefill" | "decode" | "mixed";
 
+/**
+ * What ops are summed by. Linears are `gemv` with one row (matrix times vector) and `gemm` with more; `attention` is all of it, naive attention's
+ * three ops too; `kv` stores keys and values in the cache; `quantize` rounds activations to integers; `elementwise` is whatever has no other kind.
+ */
 export const OP_KINDS = [
   "gemv",
   "gemm",
@@ -15,6 +20,7 @@ export const OP_KINDS = [
   "quantize",
   "sampling",
 ] as const;
+/** One of OP_KINDS. */
 export type OpKind = (typeof OP_KINDS)[number];
 
 /** Bytes by what they belong to. */
@@ -75,8 +81,13 @@ export interface Total {
   ns: number;
 }
 
+/**
+ * Called after an op with its record and its output, whose memory the next ops use again: copy it to keep it. Of linears that run
+ * as one (`qkv`) it is the first one's output.
+ */
 export type OpHook = (record: OpRecord, output: Tensor) => void;
 
+/** What a ledger measures and keeps. */
 export interface LedgerOptions {
   /** Measure each op's duration (default true). */
   timing?: boolean;
@@ -92,6 +103,7 @@ export class Ledger {
   /** Ops skip all accounting while this is false. */
   on: boolean;
   readonly timing: boolean;
+  /** Every op since the last `clear`, in order; empty unless LedgerOptions.records asked for them. */
   readonly records: OpRecord[] = [];
   /** Counts calls of `begin`. */
   step = 0;
@@ -135,6 +147,10 @@ export class Ledger {
     return this.timing ? performance.now() : 0;
   }
 
+  /**
+   * Adds an op that has just ended to the sums, and hands its record to `records` and to the hooks, where there are any.
+   * @param startMs What `start` gave before its kernel ran.
+   */
   write(name: string, cost: OpCost, output: Tensor, startMs: number): void {
     const ns = this.timing ? (performance.now() - startMs) * 1e6 : 0;
     const total = this.total(name, cost.kind);

@@ -29,7 +29,7 @@ export interface ActivationFormat {
 }
 
 const F32_ACTIVATIONS: ActivationFormat = { dtype: "f32" };
-
+/** How ops compute, where there is a choice. */
 export interface OpsOptions {
   /** Default `tiled`. */
   readonly attention?: AttentionMethod;

@@ -44,11 +44,18 @@ export interface TensorInit {
   format?: string;
 }
 
+/**
+ * Numbers in memory: a shape, a number format (see DType) and views of bytes that other tensors may share. What kernels compute with comes
+ * from their own `alloc` and `packer`.
+ */
 export class Tensor {
   readonly dtype: DType;
   readonly shape: readonly number[];
+  /** The values as DType says; empty in a tensor without storage (cost-only kernels). */
   readonly data: TensorData;
+  /** Factors of int8, int4, int16 and sparse values, one a group, row after row; undefined in other formats and without storage. */
   readonly scales: Float32Array | undefined;
+  /** Columns per scale; means nothing where there are no scales. */
   readonly group: number;
   /** Where `data` lies: read often, and slow to ask a typed array for. */
   readonly buffer: ArrayBufferLike;

@@ -23,6 +23,7 @@ export interface BreakdownRow {
   gflops: number;
 }
 
+/** The ops of one phase, all together and by kind, the kind that reads most bytes first. Shares are of this phase. */
 export interface PhaseBreakdown {
   total: BreakdownRow;
   byKind: Partial<Record<OpKind, BreakdownRow>>;

@@ -13,6 +13,7 @@ export interface ModelFolder extends ByteSource {
   open(file: string): ByteSource | undefined;
 }
 
+/** Whether a source is a folder of files, which can be opened but not read. */
 export function isFolder(source: ByteSource): source is ModelFolder {
   return "open" in source;
 }

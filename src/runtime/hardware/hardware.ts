@@ -1,5 +1,6 @@
 /** Number formats that hardware multiplies in. A peak that a device lacks is that of the next wider format it has. */
 export const ARITHMETICS = ["fp32", "fp16", "int8", "int4"] as const;
+/** One of ARITHMETICS. */
 export type Arithmetic = (typeof ARITHMETICS)[number];
 
 /** A device as a roofline sees it. All figures are peaks from its maker: ceilings, not measurements. */

@@ -22,6 +22,7 @@ export interface LayoutCost {
   readonly parts: { readonly memory: number; readonly compute: number; readonly launch: number; readonly link: number; readonly bubble: number };
 }
 
+/** One way to use the devices, and what it would do with the workload at best. `fits`: every device has room for its part. */
 export interface Plan {
   /** One layout for both phases, or one for each of two pools. */
   readonly prefill: LayoutCost;
@@ -37,6 +38,7 @@ export interface Plan {
 export const OBJECTIVES = ["throughput", "tpot", "ttft"] as const;
 export type Objective = (typeof OBJECTIVES)[number];
 
+/** What is to be divided: a workload of a costed model, over devices joined as `cluster` says. */
 export interface PlanProblem {
   readonly on: Traced;
   readonly workload: Workload;
@@ -154,6 +156,7 @@ export interface PlanOptions {
   readonly pools?: { readonly prefill: number; readonly decode: number };
 }
 
+/** What `searchPlans` found; both lists of plans begin with the best. */
 export interface PlanResult {
   /** Plans that fit, the best first: for every tp x pp x dp its best number of groups, and pairs of pools (where their sizes are not given: the best pair of each size). */
   readonly plans: readonly Plan[];
@@ -162,6 +165,11 @@ export interface PlanResult {
   readonly rejected: readonly Rejected[];
 }
 
+/**
+ * Costs the ways to use exactly `devices` devices, by rooflines and the cluster's links: one layout for both phases, and two pools, of which
+ * one reads prompts while the other decodes (Zhong et al. 2024, "DistServe"). Where `pools` is given, only pools of these sizes; where only
+ * `fixed` is, no pools.
+ */
 export function searchPlans(problem: PlanProblem, { devices, objective, fixed, pools }: PlanOptions): PlanResult {
   const steps = traces(problem);
   const rejected: Rejected[] = [];

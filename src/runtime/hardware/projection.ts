@@ -38,6 +38,7 @@ export interface ProjectOptions extends RoofOptions {
   readonly energy?: EnergyTable;
 }
 
+/** A workload's steps, traced on cost-only kernels, and the memory that it needs: what `project` holds against a device. */
 export function traceWorkload(on: Traced, workload: Workload): Trace {
   const prefill = tracePrefill(on, workload);
   const decodes = traceDecodes(on, workload);
@@ -46,6 +47,10 @@ export function traceWorkload(on: Traced, workload: Workload): Trace {
   return { workload, prefill, decodes, bytes: { weights: on.weightBytes, kv, workspace } };
 }
 
+/**
+ * What a device would do with a traced workload at best: each op at its roof (Williams et al. 2009, "Roofline"), one after another. Energy by the
+ * table of the options, HOROWITZ_2014 by default.
+ */
 export function project({ workload, prefill, decodes, bytes }: Trace, hardware: Hardware, options: ProjectOptions = {}): Projection {
   const neededBytes = bytes.weights + bytes.kv + bytes.workspace;
   const capacityBytes = hardware.capacityGB * 1e9;

@@ -4,6 +4,7 @@ import { type Arithmetic, type Hardware, peakOf } from "./hardware.ts";
 /** What keeps an op from being faster. */
 export type Bound = "memory" | "compute" | "launch";
 
+/** An op's time on a device at best, and what keeps it from being shorter. */
 export interface OpTime {
   readonly seconds: number;
   readonly bound: Bound;

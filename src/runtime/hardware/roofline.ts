@@ -64,6 +64,7 @@ export interface AboveRoof {
   readonly most: number;
 }
 
+/** The timed steps of one phase against the machine's roof. `flops` and `bytes` are sums of all steps, milliseconds those of one, on average. */
 export interface PlacedPhase {
   readonly phase: Phase;
   readonly steps: number;

@@ -17,6 +17,7 @@ export function traceAll(on: Traced, workload: Workload, ranges?: number): Steps
   return [...tracePrefill(on, workload), ...traceDecodes(on, workload, ranges)];
 }
 
+/** Which kinds of op a workload's calls, flops, bytes and time go to, each step as often as it counts; time only with `hardware`, at the roof. */
 export function sharesOf(steps: readonly Steps[], { counting, hardware, ...roof }: ShareOptions): Share[] {
   const counter = shareCounter(counting);
   for (const { records, count } of steps) {

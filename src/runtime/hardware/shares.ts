@@ -34,6 +34,7 @@ export interface ShareCounter {
   seconds(): number;
 }
 
+/** A counter without any ops yet. */
 export function shareCounter(counting: AttentionCount): ShareCounter {
   const sums = new Map(SHARE_KINDS.map((kind) => [kind, { calls: 0, flops: 0, bytes: 0, time: 0 }]));
   const total = (what: "calls" | "flops" | "bytes" | "time") => [...sums.values()].reduce((sum, one) => sum + one[what], 0);

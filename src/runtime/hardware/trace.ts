@@ -84,8 +84,10 @@ export function traceStep({ model, kernels, cache, attention }: Traced, runs: re
   return ledger.records;
 }
 
+/** `batch` sequences of one length: all prompts are read, then all of them decode together. */
 export interface Workload {
   readonly batch: number;
+  /** Of each sequence. */
   readonly promptTokens: number;
   /** Tokens that each sequence decodes after its prompt. */
   readonly tokens: number;

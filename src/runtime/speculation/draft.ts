@@ -95,6 +95,7 @@ export class DraftModel {
     return breakdown(this.ledger.totals());
   }
 
+  /** Ends the threads of its kernels; it must not guess afterwards. */
   close(): void {
     this.ops.kernels.close();
   }

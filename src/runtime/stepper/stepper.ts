@@ -44,6 +44,7 @@ export interface PatchEffect {
   readonly divergence: number;
 }
 
+/** What a stepper takes besides the prompt. */
 export interface StepperParams {
   /** Measure each op (default true). */
   timing?: boolean;
