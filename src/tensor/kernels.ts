@@ -96,6 +96,7 @@ export interface WeightPacker {
   finish(): Tensor;
 }
 
+/** A weight that is about to be packed: the rows that `WeightPacker.write` will bring. */
 export interface WeightSpec {
   readonly name: string;
   readonly dtype: "f32" | HalfDType | "int8" | "int4" | "sparse";
@@ -112,8 +113,9 @@ export interface KvAbilities {
 }
 
 /**
- * What a backend must be able to do. Shapes are already checked when a kernel is called (ops.ts does it); every output is f32 and
- * allocated by the caller. A kernel's result for one row never depends on the other rows of the batch: sums run in one fixed order.
+ * What a backend must be able to do. Shapes are already checked when a kernel is called (ops.ts does it). Outputs are allocated by the caller
+ * and f32, except that `quantize`, and `gather` of what it made, give integers, `route` ids, and `kvWrite` what the pages hold. A kernel's
+ * result for one row never depends on the other rows of the batch: sums run in one fixed order.
  */
 export interface Kernels {
   readonly name: string;
