@@ -198,7 +198,7 @@ export function attentionOf({ attention, weights }: Model, layer: number): Atten
 }
 
 /** The part of the config that attention kernels need. */
-export function attentionShape({ nHeads, nKvHeads, headDim, attentionScale, attentionCap, alibi }: ModelConfig): AttentionShape {
+function attentionShape({ nHeads, nKvHeads, headDim, attentionScale, attentionCap, alibi }: ModelConfig): AttentionShape {
   return {
     ...{ nHeads, nKvHeads, headDim, scale: attentionScale ?? 1 / Math.sqrt(headDim) },
     ...(attentionCap !== undefined && { softCap: attentionCap }),

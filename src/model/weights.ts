@@ -63,7 +63,7 @@ export function denseLinears({ q, k, v, latent, o, gate, up, down, experts }: La
 }
 
 /** All linears of a layer. */
-export function layerLinears(layer: LayerWeights): Linear[] {
+function layerLinears(layer: LayerWeights): Linear[] {
   return [...denseLinears(layer), ...(layer.experts ? expertLinears(layer.experts) : [])];
 }
 

@@ -86,7 +86,7 @@ function decodeSentence(decode: PhaseBreakdown, prefill: PhaseBreakdown | undefi
 }
 
 /** "ngram: 11 of 56 guesses accepted (19.6 %), 1.05 tokens a step". */
-export function describeGuesses({ method, guessed, accepted, acceptanceRate, tokensPerStep }: SpeculationTimings): string {
+function describeGuesses({ method, guessed, accepted, acceptanceRate, tokensPerStep }: SpeculationTimings): string {
   const rate = acceptanceRate === null ? "no guesses" : `${count(accepted)} of ${plural(guessed, "guess", "es")} accepted (${percent(acceptanceRate)})`;
   return `${method}: ${rate}${tokensPerStep === null ? "" : `, ${tokensPerStep.toFixed(2)} tokens a step`}`;
 }

@@ -11,7 +11,7 @@ export interface SourceWithSiblings extends ByteSource {
   sibling(file: string): ByteSource | undefined;
 }
 
-export const hasSiblings = (source: ByteSource): source is SourceWithSiblings => "sibling" in source;
+const hasSiblings = (source: ByteSource): source is SourceWithSiblings => "sibling" in source;
 
 const NAME = /^(.*)-(\d{5})-of-(\d{5})\.gguf$/;
 const MOST_FILES = 1000;

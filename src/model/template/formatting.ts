@@ -23,7 +23,7 @@ interface Spec {
 const SPEC = /^(?:(.?)([<>=^]))?([-+ ]?)(#?)(0?)(\d{0,4})([,_]?)(?:\.(\d{1,2}))?([a-zA-Z%]?)$/su;
 
 /** Python's `format(value, specification)`. @throws TemplateError for a specification that the value does not take. */
-export function formatted(value: Value, specification: string): string {
+function formatted(value: Value, specification: string): string {
   if (specification === "") return show(value);
   const found = SPEC.exec(specification);
   if (!found) throw new TemplateError(`format: expected a specification such as >10 or .2f, found ${specification.slice(0, 20)}`);

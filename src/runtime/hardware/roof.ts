@@ -20,7 +20,7 @@ export interface RoofOptions {
 /** The part of an op's record that its time depends on. */
 export type OpWork = Pick<OpRecord, "kind" | "name" | "dtype" | "flops" | "read" | "written">;
 
-export const totalBytes = ({ weights, kv, activations }: Traffic) => weights + kv + activations;
+const totalBytes = ({ weights, kv, activations }: Traffic) => weights + kv + activations;
 
 /** Every byte that an op reads or writes. */
 export const bytesMoved = ({ read, written }: Pick<OpRecord, "read" | "written">) => totalBytes(read) + totalBytes(written);

@@ -16,7 +16,7 @@ export function digits(value: number): string {
   return size < 1e-4 ? value.toExponential(2) : String(Number(value.toPrecision(3)));
 }
 
-export const withUnit = (value: number, unit: string): string => (unit === "" ? digits(value) : `${digits(value)} ${unit}`);
+const withUnit = (value: number, unit: string): string => (unit === "" ? digits(value) : `${digits(value)} ${unit}`);
 
 /** 10^9 or 10^12 operations per second. */
 export const rate = (gflops: number): string => (gflops >= 1000 ? `${digits(gflops / 1000)} TFLOP/s` : `${digits(gflops)} GFLOP/s`);

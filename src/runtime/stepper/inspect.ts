@@ -46,6 +46,6 @@ function reached(share: number, binds: "memory" | "arithmetic"): string {
   return `${share.toFixed(1)} times faster than ${binds === "memory" ? "memory allows: its data was in a cache" : "was measured: something slowed that down"}`;
 }
 
-export function formatNs(ns: number): string {
+function formatNs(ns: number): string {
   return ns >= 1e6 ? `${(ns / 1e6).toPrecision(3)} ms` : ns >= 1e3 ? `${(ns / 1e3).toPrecision(3)} us` : `${ns.toPrecision(3)} ns`;
 }

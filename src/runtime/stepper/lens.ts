@@ -47,7 +47,7 @@ export function topCandidates(probabilities: Float64Array, k: number): Candidate
   return topIds(probabilities, k).map((id) => ({ id, probability: probabilities[id] }));
 }
 
-export function entropyBits(probabilities: Float64Array): number {
+function entropyBits(probabilities: Float64Array): number {
   let bits = 0;
   for (const p of probabilities) if (p > 0) bits -= p * Math.log2(p);
   return bits;
