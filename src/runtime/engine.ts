@@ -95,8 +95,7 @@ export class Engine {
   }
 
   /**
-   * Loads a GGUF file (the first, where a model is split into several), a Hugging Face folder or a llama2.c checkpoint, from a path (Node), any
-   * ByteSource or, for a folder, a ModelFolder.
+   * Loads a GGUF file (the first of a split one), a Hugging Face folder or a llama2.c checkpoint, from a path (Node), a ByteSource or a ModelFolder.
    * @throws FormatError when a file cannot be used, RangeError for an option out of range.
    */
   static async load(from: string | ByteSource, options: EngineOptions = {}): Promise<Engine> {

@@ -28,7 +28,6 @@ export interface ActivationFormat {
   readonly scale?: (layer: number, name: string) => number | undefined;
 }
 
-const F32_ACTIVATIONS: ActivationFormat = { dtype: "f32" };
 /** How ops compute, where there is a choice. */
 export interface OpsOptions {
   /** Default `tiled`. */
@@ -52,7 +51,7 @@ export class Ops {
   readonly fusions: ReadonlySet<Fusion>;
 
   /** @throws RangeError when the kernels cannot compute with these activations. */
-  constructor(kernels: Kernels, ledger: Ledger, { attention = "tiled", activations = F32_ACTIVATIONS, fusions = FUSIONS }: OpsOptions = {}) {
+  constructor(kernels: Kernels, ledger: Ledger, { attention = "tiled", activations = { dtype: "f32" }, fusions = FUSIONS }: OpsOptions = {}) {
     if (activations.dtype !== "f32" && !kernels.quantize) {
       throw new RangeError(`activations: the ${kernels.name} kernels compute with f32 only, found ${activations.dtype} (the scalar backend has it)`);
     }
