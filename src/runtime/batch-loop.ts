@@ -135,18 +135,21 @@ export class BatchLoop {
       request.ran(run.prompt ? undefined : { weightBytes, guesses });
     }
     let [row, accepted] = [0, 0];
-    for (const planned of plan) {
-      const { tokens, logits: wanted } = planned.run;
-      const rows = wanted === "all" ? tokens.length : wanted === "last" ? 1 : 0;
-      if (rows === 0 || !logits) continue;
-      const own = logits.slice(row, (row += rows));
-      try {
-        accepted += this.choose(planned, own);
-      } catch (error) {
-        // Logits that are no numbers, say: the others go on.
-        planned.request.fail(error);
+    // Listeners hear of tokens while other rows of the logits are still to be read.
+    this.ops.ledger.hold(() => {
+      for (const planned of plan) {
+        const { tokens, logits: wanted } = planned.run;
+        const rows = wanted === "all" ? tokens.length : wanted === "last" ? 1 : 0;
+        if (rows === 0 || !logits) continue;
+        const own = logits.slice(row, (row += rows));
+        try {
+          accepted += this.choose(planned, own);
+        } catch (error) {
+          // Logits that are no numbers, say: the others go on.
+          planned.request.fail(error);
+        }
       }
-    }
+    });
     const guessed = plan.reduce((sum, { run }) => sum + (run.logits === "all" ? run.tokens.length - 1 : 0), 0);
     const decodes = plan.reduce((sum, { run }) => sum + (run.prompt ? 0 : run.tokens.length), 0);
     const { runningCount: running, waitingCount: waiting } = this.scheduler;

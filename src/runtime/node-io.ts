@@ -97,6 +97,7 @@ function createFile(path: string): OutputFile {
     open = false;
   };
   return {
+    device,
     write: (data) =>
       attempt(() => {
         const bytes = typeof data === "string" ? new TextEncoder().encode(data) : data;

@@ -113,7 +113,7 @@ export class Ledger {
   phase: Phase = "decode";
   private readonly keep: boolean;
   private readonly hooks: OpHook[] = [];
-  private inHook = false;
+  private held = false;
   private readonly sums = new Map<string, Total>();
   private readonly places: Record<Phase, Total[]> = { prefill: [], decode: [], mixed: [] };
   private place = 0;
@@ -133,9 +133,9 @@ export class Ledger {
     };
   }
 
-  /** A new step of the model begins. @throws Error inside a hook: the step that called it still needs its tensors. */
+  /** A new step of the model begins. @throws Error inside a hook or a listener: the step that called it still needs its tensors. */
   begin(phase: Phase): void {
-    if (this.inHook) throw new Error("a hook cannot run the model that it watches: its step is not over");
+    if (this.held) throw new Error("a hook cannot run the model that it watches: its step is not over");
     this.step++;
     this.phase = phase;
     this.layer = -1;
@@ -173,11 +173,19 @@ export class Ledger {
       ns,
     };
     if (this.keep) this.records.push(record);
-    this.inHook = true;
-    try {
+    this.hold(() => {
       for (const hook of this.hooks) hook(record, output);
+    });
+  }
+
+  /** Calls back others in the middle of a step: until they return, no step can begin. */
+  hold(call: () => void): void {
+    const before = this.held;
+    this.held = true;
+    try {
+      call();
     } finally {
-      this.inHook = false;
+      this.held = before;
     }
   }
 

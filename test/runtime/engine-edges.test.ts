@@ -54,6 +54,24 @@ it("a hook that runs the model is told that it cannot, and the next step is whol
   engine.close();
 });
 
+it("so is a listener that runs it between two tokens, and what the step made stays", async () => {
+  const engine = await load();
+  const all = () => Promise.all([[1, 5], [1, 9, 2], [1, 11]].map(async (prompt) => (await engine.complete(prompt, { temperature: 0, maxTokens: 8 })).tokens));
+  const wanted = await all();
+  const errors: string[] = [];
+  engine.onEvent(({ type }) => {
+    if (type !== "token") return;
+    try {
+      void [...engine.logits([3, 4, 6])];
+    } catch (error) {
+      errors.push((error as Error).message);
+    }
+  });
+  expect(await all()).toEqual(wanted);
+  expect(new Set(errors)).toEqual(new Set(["a hook cannot run the model that it watches: its step is not over"]));
+  engine.close();
+});
+
 it("a second loop over one generation throws; the first goes on", async () => {
   const engine = await load();
   const generation = engine.generate(PROMPT, { maxTokens: 5, temperature: 0 });

@@ -61,7 +61,9 @@ export const breakdown: Command = {
     const backend = choice(values, "backend", [...BACKENDS, "shapes"] as const, hw === undefined ? "auto" : "shapes");
     if (backend !== "shapes" && hw !== undefined) throw new UsageError(`--hw: predicts times for --backend shapes, found ${backend}, which measures them`);
 
-    if (backend !== "shapes") refuse(values, ["arithmetic", "launch", ...(text(values, "shape") === undefined ? ["weights"] : [])], "only with --hw or --backend shapes");
+    if (hw === undefined) refuse(values, ["arithmetic", "launch"], "only with --hw");
+    if (backend === "shapes") refuse(values, ["threads", "vectors"], "none where nothing is computed");
+    else if (text(values, "shape") === undefined) refuse(values, ["weights"], "only with --shape, --hw or --backend shapes");
     const { name, shares, timed, remark } =
       backend === "shapes" ? await costed(values, io, workload, attention, counting) : await measured(values, io, workload, attention, counting, backend);
     const facts = { model: name, backend, ...workload, attention, counting, hw: hw ?? null };

@@ -44,6 +44,8 @@ export interface Io {
 }
 
 export interface OutputFile {
+  /** It is no regular file: a pipe, say, whose reader leaves when it is closed. */
+  readonly device: boolean;
   write(data: string | Uint8Array): void;
   commit(): void;
   /** Removes what was written. */

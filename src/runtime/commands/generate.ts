@@ -15,7 +15,6 @@ const DEFAULT_MAX_TOKENS = 400;
 export const generate: Command = {
   name: "generate",
   summary: "continue a prompt, then show where time, flops and bytes went (the default command)",
-  stops: ["SIGINT"],
   options: {
     ...MODEL_OPTIONS,
     ...PROMPT_OPTIONS,
@@ -42,6 +41,7 @@ export const generate: Command = {
     const given = await promptFrom(values, io);
     const prompt = given ?? (text(values, "resume") === undefined ? DEFAULT_PROMPT : []);
     const engine = await loadEngine(values, io, { ledger: { records: tracePath !== undefined } });
+    let release = () => {};
     let trace: OutputFile | undefined;
     let saved: OutputFile | undefined;
     try {
@@ -49,7 +49,11 @@ export const generate: Command = {
       const session = sessionFrom(values, io, engine);
       saved = outputFile(values, io, "save-session");
       const generation = engine.generate(prompt, { ...params, session });
-      io.interrupted.addEventListener("abort", () => generation.cancel());
+      // Once more ends the process, as it does while the model loads.
+      release = io.onInterrupt(() => {
+        release();
+        generation.cancel();
+      });
       if (!json && typeof prompt === "string") await io.out(io.color ? `\x1b[2m${prompt}\x1b[22m` : prompt);
       for await (const piece of generation) if (!json) await io.out(piece);
       const result = await generation.result;
@@ -64,6 +68,7 @@ export const generate: Command = {
         saved.commit();
       }
     } finally {
+      release();
       saved?.discard();
       trace?.discard();
       engine.close();

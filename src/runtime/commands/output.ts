@@ -9,6 +9,9 @@ export function outputPath(values: Values, io: Io, name: Output): string | undef
   const path = text(values, name);
   if (path === "") throw new UsageError(`--${name}: expected a path, found ""`);
   if (path === undefined) return undefined;
+  for (const file of (text(values, "hw") ?? "").split(",")) {
+    if (file.trim() !== "" && io.isSameFile(file.trim(), path)) throw new UsageError(`--${name} and --hw: expected two files, found one, ${path}`);
+  }
   for (const other of FILES) {
     const given = text(values, other) ?? (other === "model" ? io.shippedModel : undefined);
     if (given === undefined || other === name || (name === "save-session" && other === "resume")) continue;
@@ -35,9 +38,10 @@ export function neededOut(values: Values, io: Io): string {
  * and who stops the command meanwhile finds nothing half done.
  */
 export function writeLater(io: Io, path: string): (contents: string) => void {
-  io.createFile(path).discard();
+  const first = io.createFile(path);
+  if (!first.device) first.discard();
   return (contents) => {
-    const file = io.createFile(path);
+    const file = first.device ? first : io.createFile(path);
     try {
       file.write(contents);
       file.commit();

@@ -183,8 +183,9 @@ export function attentionPlan(device: Device) {
     paramsF32[14] = softCap ?? 0;
     params[15] = 0;
     if (slopes) {
-      params[15] = slopeTable.ensure(slopes.byteLength);
-      new Float32Array(slopeTable.ints.buffer, params[15], slopes.length).set(slopes);
+      const table = slopeTable.ensure(slopes.byteLength); // As a parameter it is signed.
+      params[15] = table;
+      new Float32Array(slopeTable.ints.buffer, table, slopes.length).set(slopes);
     }
     params[16] = sinkLogits ? device.address(sinkLogits) : 0;
   };

@@ -110,8 +110,9 @@ describe("bad input", () => {
     ["no link", ["plan", ...shape, "--hw", "orin"], 2, /--link-gbs: expected GB\/s between devices/],
     ["what fits nowhere", ["plan", "--shape", "llama-3.1-405b", "--hw", "l40s", "--devices", "2", ...SMALL], 1, /does not fit on 2 devices: .* needs least, \d+ GB a device, has 48\.0 GB/],
     ["lengths beyond reason", ["breakdown", "--tokens", "1e9", "--hw", "orin"], 2, /--tokens: expected a whole number from 1 to 1048576, found "1e9"/],
-    ["predictions' options for a measurement", ["breakdown", "--launch"], 2, /--launch: expected only with --hw or --backend shapes/],
-    ["formats for a measurement of a file", ["breakdown", "--weights", "int4"], 2, /--weights: expected only with --hw or --backend shapes/],
+    ["predictions' options for a measurement", ["breakdown", "--launch"], 2, /--launch: expected only with --hw/],
+    ["formats for a measurement of a file", ["breakdown", "--weights", "int4"], 2, /--weights: expected only with --shape, --hw or --backend shapes/],
+    ["threads where nothing runs", ["breakdown", "--backend", "shapes", "--threads", "2"], 2, /--threads: expected none where nothing is computed/],
     ["a workload for a search for one", ["breakdown", "--search", "--batch", "2"], 2, /--batch: expected none with --search/],
     ["a prediction for a measurement", ["breakdown", "--backend", "scalar", "--hw", "orin"], 2, /predicts times for --backend shapes/],
   ])("%s: one line", (_, args, code, message) => {

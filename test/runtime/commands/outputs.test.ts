@@ -7,6 +7,9 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Io } from "../../../src/runtime/commands/command.ts";
 import { outputPath } from "../../../src/runtime/commands/output.ts";
+import { batch } from "../../../src/runtime/commands/batch.ts";
+import { convert } from "../../../src/runtime/commands/convert.ts";
+import { generate } from "../../../src/runtime/commands/generate.ts";
 import { quantize } from "../../../src/runtime/commands/quantize.ts";
 import { nodeIo } from "../../../src/runtime/node-io.ts";
 import { until } from "../../support/http.ts";
@@ -32,6 +35,15 @@ describe("a file that is written", () => {
   ] as const)("--%s is none that --%s names", (name, other, file) => {
     const same = `${folder}/./${file}`;
     expect(() => outputPath({ [name]: existsSync(same) ? same : at(file), [other]: at(file) }, io, name)).toThrow(`--${name} and --${other}: expected two files, found one`);
+  });
+
+  it.each(["model", "tokenizer", "draft-model", "calibration", "prompt-file", "text", "requests", "resume", "save-session", "hw"])("a trace is not --%s", (other) => {
+    expect(() => outputPath({ trace: at("a.gguf"), [other]: at("a.gguf") }, io, "trace")).toThrow(`--trace and --${other}: expected two files, found one`);
+  });
+
+  it("that takes long to write is brought to an end, or removed, by the command", () => {
+    for (const { stops } of [quantize, convert, batch]) expect(stops).toEqual(["SIGINT"]);
+    expect(generate.stops).toBeUndefined(); // It listens from the first token on.
   });
 
   it("is not the shipped model, and has a name", () => {
