@@ -1,7 +1,7 @@
 import { type Io, type OutputFile, text, UsageError, type Values } from "./command.ts";
 
 /** Options of files, read and written. */
-const FILES = ["model", "tokenizer", "draft-model", "calibration", "prompt-file", "text", "requests", "resume", "out", "trace", "save-session"] as const;
+const FILES = ["model", "tokenizer", "draft-model", "calibration", "prompt-file", "text", "requests", "resume", "hw", "out", "trace", "save-session"] as const;
 type Output = "out" | "trace" | "save-session";
 
 /** The path of an option whose file is written. @throws UsageError when another option names the same file (a resumed session may be saved again). */
@@ -9,13 +9,12 @@ export function outputPath(values: Values, io: Io, name: Output): string | undef
   const path = text(values, name);
   if (path === "") throw new UsageError(`--${name}: expected a path, found ""`);
   if (path === undefined) return undefined;
-  for (const file of (text(values, "hw") ?? "").split(",")) {
-    if (file.trim() !== "" && io.isSameFile(file.trim(), path)) throw new UsageError(`--${name} and --hw: expected two files, found one, ${path}`);
-  }
   for (const other of FILES) {
-    const given = text(values, other) ?? (other === "model" ? io.shippedModel : undefined);
-    if (given === undefined || other === name || (name === "save-session" && other === "resume")) continue;
-    if (given === path || io.isSameFile(given, path)) throw new UsageError(`--${name} and --${other}: expected two files, found one, ${path}`);
+    if (other === name || (name === "save-session" && other === "resume")) continue;
+    const named = text(values, other) ?? (other === "model" ? io.shippedModel : "");
+    for (const file of other === "hw" ? named.split(",") : [named]) {
+      if (file !== "" && (file === path || io.isSameFile(file, path))) throw new UsageError(`--${name} and --${other}: expected two files, found one, ${path}`);
+    }
   }
   return path;
 }
