@@ -12,11 +12,18 @@ export function outputPath(values: Values, io: Io, name: Output): string | undef
   for (const other of FILES) {
     if (other === name || (name === "save-session" && other === "resume")) continue;
     const named = text(values, other) ?? (other === "model" ? io.shippedModel : "");
-    for (const file of other === "hw" ? named.split(",") : [named]) {
+    for (const file of other === "hw" ? named.split(",") : partsOf(named)) {
       if (file !== "" && (file === path || io.isSameFile(file, path))) throw new UsageError(`--${name} and --${other}: expected two files, found one, ${path}`);
     }
   }
   return path;
+}
+
+/** All files of a model that was split into several, named by its first; else the one that is named. */
+function partsOf(path: string): string[] {
+  const [, base, count] = /^(.*)-\d{5}-of-(\d{5})\.gguf$/.exec(path) ?? [];
+  if (base === undefined) return [path];
+  return Array.from({ length: Number(count) }, (_, i) => `${base}-${String(i + 1).padStart(5, "0")}-of-${count}.gguf`);
 }
 
 /** The file of such an option, if it is given: opened before anything is computed, so that a path that can't be written costs no time. */

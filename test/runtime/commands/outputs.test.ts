@@ -41,6 +41,13 @@ describe("a file that is written", () => {
     expect(() => outputPath({ trace: at("a.gguf"), [other]: at("a.gguf") }, io, "trace")).toThrow(`--trace and --${other}: expected two files, found one`);
   });
 
+  it("is no part of a model that was split", () => {
+    const [first, second] = [1, 2].map((i) => at(`m-0000${i}-of-00002.gguf`));
+    writeFileSync(second, "the rest");
+    expect(() => outputPath({ model: first, out: `${folder}/./m-00002-of-00002.gguf` }, io, "out")).toThrow("--out and --model: expected two files, found one");
+    expect(outputPath({ model: first, out: at("m-00003-of-00003.gguf") }, io, "out")).toBe(at("m-00003-of-00003.gguf"));
+  });
+
   it("that takes long to write is brought to an end, or removed, by the command", () => {
     for (const { stops } of [quantize, convert, batch]) expect(stops).toEqual(["SIGINT"]);
     expect(generate.stops).toBeUndefined(); // It listens from the first token on.

@@ -1,4 +1,4 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { spawnThread } from "../../../src/runtime/node-threads.ts";
 import type { AttentionShape, AttentionWindow, Kernels, KvFormat, KvPage, PageHole, Segment } from "../../../src/tensor/kernels.ts";
 import { scalarKernels } from "../../../src/tensor/scalar/index.ts";
@@ -184,7 +184,10 @@ describe("attention, tiled and naive, over quantised pages and windows", () => {
               on.attention(out, q, [segment(0, tokens)], 0, shape, sinkQ);
               first ??= copy(out);
               expect(sameBits(out, first)).toBe(true);
+              const shared = vi.spyOn(on.device, "runAll");
               const naive = naively(on, q, segment(0, tokens), shape, sinkQ);
+              expect(shared).toHaveBeenCalledTimes(3); // Scores, softmax and mix are for all threads.
+              shared.mockRestore();
               firstNaive ??= naive;
               expect(sameBits(naive, firstNaive)).toBe(true);
               for (const [start, length] of [[0, 1], [17, 2], [255, 1], [256, 7], [400, 1], [511, 64], [599, 1]]) {
